@@ -1,0 +1,52 @@
+"""Time and identity: the only use of the clock and of UUIDs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+if sys.version_info >= (3, 14):
+    from uuid import uuid7
+else:
+    from uuid_utils import uuid7
+
+
+class Clock(Protocol):
+    """Where the engine takes its time from; tests put in a clock of their own."""
+
+    def now(self) -> datetime:
+        """Return the current time, aware UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back, for spans within this process."""
+        ...
+
+
+class SystemClock:
+    """The clock of this machine."""
+
+    def now(self) -> datetime:
+        """Return the current time, aware UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return time.monotonic()
+
+
+def new_id() -> str:
+    """Return a new id: a UUID of version 7, so ids sort by the time they were made."""
+    return str(uuid7())
+
+
+def to_text(moment: datetime) -> str:
+    """Return a time as the store keeps it, ``2026-11-23T03:31:17.123456Z``: text order is time order."""
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def from_text(text: str) -> datetime:
+    """Return the aware UTC time that `to_text` wrote."""
+    return datetime.fromisoformat(text)

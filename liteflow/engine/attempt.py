@@ -1,0 +1,153 @@
+"""One try at executing a dispatch: a buffer of its own, which takes effect when the task returns, or never."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from liteflow.engine.reading import Reading
+    from liteflow.engine.state import Request
+    from liteflow.errors import LiteFlowError
+    from liteflow.model import Dispatch, Failure, Version
+
+FLUSH_SECONDS = 0.02
+
+
+class Host(Protocol):
+    """What an attempt asks of the run it belongs to."""
+
+    run_id: str
+    reading: Reading
+
+    def history(self, key: str) -> list[Version]: ...  # noqa: D102
+    def at(self, version: int) -> dict[str, str]: ...  # noqa: D102
+    def buffered(self, attempt: Attempt) -> None: ...  # noqa: D102
+    def emit(self, attempt: Attempt, task_id: str, text: str) -> None: ...  # noqa: D102
+
+
+class Attempt:
+    """The port of a task body's context.
+
+    Attributes:
+        dispatch: what is executed.
+        attempt: which try it is, from 1.
+        own: its last write of each key.
+        writes: all its writes, in order.
+        recorded_writes: how many of them are in the store, as open writes.
+        is_recorded: whether the store knows that it began.
+        reads: the version of each committed value it read, 0 for an absent key.
+        scanned: the context's version when it first asked for the set of keys.
+        given_up: why it can do nothing more; ``None`` while it can.
+        started_at: when it began.
+    """
+
+    __slots__ = (
+        "_driver", "attempt", "dispatch", "given_up", "is_recorded", "own", "reads", "recorded_writes", "scanned", "started_at",
+        "writes",
+    )  # fmt: skip
+
+    def __init__(self, driver: Host, dispatch: Dispatch, attempt: int, started_at: datetime) -> None:
+        self._driver, self.dispatch, self.attempt, self.started_at = driver, dispatch, attempt, started_at
+        self.own: dict[str, str] = {}
+        self.writes: list[tuple[str, str]] = []
+        self.recorded_writes = 0
+        self.is_recorded = False
+        self.reads: dict[str, int] = {}
+        self.scanned: int | None = None
+        self.given_up: LiteFlowError | None = None
+
+    @property
+    def id(self) -> tuple[int, int]:
+        """The number of the dispatch, and which attempt of it this is."""
+        return self.dispatch.number, self.attempt
+
+    def is_slow(self, now: datetime) -> bool:
+        """Whether it has run long enough for others to be told."""
+        return (now - self.started_at).total_seconds() >= FLUSH_SECONDS
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        return self._driver.run_id
+
+    @property
+    def task_id(self) -> str:
+        """The id of the task."""
+        return self.dispatch.task_id
+
+    @property
+    def key(self) -> str:
+        """The key of the instance."""
+        return self.dispatch.key
+
+    @property
+    def inputs(self) -> str | None:
+        """The encoded inputs."""
+        return self.dispatch.inputs
+
+    def check(self) -> None:
+        """Raise why this attempt was given up, if it was."""
+        if self.given_up is not None:
+            raise self.given_up
+
+    def get(self, key: str, *, wait: bool, timeout: float | None) -> str | None:
+        """Return its own write, else what rule R4 says."""
+        self.check()
+        text = self.own.get(key)
+        return text if text is not None else self._driver.reading.read(self, key, wait=wait, timeout=timeout)
+
+    def peek(self, key: str) -> str | None:
+        """Return its own write, else the committed value."""
+        self.check()
+        text = self.own.get(key)
+        return text if text is not None else self._driver.reading.peek(self, key)
+
+    def set(self, items: Sequence[tuple[str, str]]) -> None:
+        """Put writes into the buffer."""
+        self.check()
+        self.own.update(items)
+        self.writes.extend(items)
+        self._driver.buffered(self)
+
+    def keys(self) -> list[str]:
+        """Return the keys as this attempt sees them."""
+        self.check()
+        return list(dict.fromkeys([*self._driver.reading.keys(self), *self.own]))
+
+    def update(self, key: str, change: Callable[[str | None], str]) -> str:
+        """Change a key within this attempt's transaction: one that loses the race runs again."""
+        text = change(self.peek(key))
+        self.set([(key, text)])
+        return text
+
+    def history(self, key: str) -> list[Version]:
+        """Return the committed writes of a key."""
+        return self._driver.history(key)
+
+    def at(self, version: int) -> dict[str, str]:
+        """Return the text of every key as of a version."""
+        return self._driver.at(version)
+
+    def emit(self, task_id: str, text: str) -> None:
+        """Add a chunk to the run's stream."""
+        self.check()
+        self._driver.emit(self, task_id, text)
+
+
+class Done(NamedTuple):
+    """An attempt returned."""
+
+    attempt: Attempt
+    output: str
+    requests: list[Request]
+
+
+class Broke(NamedTuple):
+    """An attempt failed; *cause* is the exception itself."""
+
+    attempt: Attempt
+    failure: Failure
+    cause: BaseException

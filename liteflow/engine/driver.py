@@ -1,0 +1,365 @@
+"""Carries one run out: state <-> store <-> executor. The only writer of a run.
+
+What happens is posted as an event. Whoever leads the next commit takes all events, asks the state what follows, records it in one
+transaction, and shows and starts it once the transaction has succeeded. So the state, the store and what tasks see move in one order.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from liteflow.engine.attempt import FLUSH_SECONDS, Attempt, Broke, Done
+from liteflow.engine.journal import Journal
+from liteflow.engine.reading import Reading
+from liteflow.errors import LiteFlowError, RunCancelledError, RunPausedError, TaskFailedError
+from liteflow.model import RunStatus
+from liteflow.telemetry import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextvars import Context as Variables
+
+    from liteflow.engine.services import Services
+    from liteflow.engine.state import Decision, RunState
+    from liteflow.engine.streams import Feed
+    from liteflow.engine.values import Values
+    from liteflow.model import Version
+    from liteflow.store.database import Transaction
+    from liteflow.store.store import Value
+
+FLUSH_AT = 1_000
+
+_thread = threading.local()  # is_ending: the job of this thread ends once its event is posted
+
+
+class Halt(NamedTuple):
+    """The run is to stand still in a status, for a reason; what runs is given up if *at_once*, else let finish."""
+
+    status: RunStatus
+    reason: str
+    at_once: bool
+
+
+Event = Done | Broke | Halt | None  # None: record what is open
+
+
+class RunDriver:
+    """One run, driven by this process.
+
+    Args:
+        services: what it works with.
+        on_end: told when it is over, as far as this process is concerned.
+        run_id: the run.
+        context_id: its context.
+        fence: the token with which it commits.
+        state: the run as recorded.
+        values: the committed values of its context.
+        feed: its stream.
+        variables: the context variables that its tasks see.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts of a run
+        self, services: Services, on_end: Callable[[RunDriver], None], run_id: str, context_id: str, fence: int, state: RunState,
+        values: Values, feed: Feed, variables: Variables,
+    ) -> None:  # fmt: skip
+        self.run_id, self.context_id, self.feed = run_id, context_id, feed
+        self._services, self._on_end = services, on_end
+        self._fence, self._state, self._values, self._variables = fence, state, values, variables
+        self.reading = Reading(services, context_id, state, values, self._end_hopeless)
+        self._lock = self.reading.lock
+        self._inbox: deque[Event] = deque()
+        self._taken: list[Event] = []
+        self._queued = False
+        self._attempts: dict[int, Attempt] = {}
+        self._flush_due = False
+        self._block: int | None = None
+        self._ending: tuple[RunStatus, str | None] | None = None
+        self._halt_reason: str | None = None
+        self._failure: TaskFailedError | None = None
+        self.error: LiteFlowError | None = None
+        self.status = RunStatus.RUNNING
+        self.over = threading.Event()
+
+    # -- starting tasks --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Hand what is ready to the executor."""
+        with self._lock:
+            numbers = self._state.take_ready()
+        self._submit(numbers, next_here=False)
+
+    def _submit(self, numbers: list[int], *, next_here: bool) -> None:
+        for number in numbers:
+            self._services.executor.submit(partial(self._perform, number), next_here=next_here)
+            next_here = False
+
+    def _perform(self, number: int) -> None:
+        """Run one attempt, on a thread of the executor."""
+        with self._lock:
+            dispatch = self._state.live[number].dispatch
+            task = self._services.tasks.get(dispatch.task_id)
+            began = self._state.begin(number) if task is not None else None
+            if began is not None:
+                attempt = self._attempts[number] = Attempt(self, dispatch, began, self._services.clock.now())
+        if task is None:
+            why = f"waits for task {dispatch.task_id}, which the code does not have; add it and resume"
+            self.post(Halt(RunStatus.PAUSED, why, at_once=False))
+        elif began is not None:
+            self._flush_later()
+            event = self._variables.copy().run(task.perform, attempt)
+            _thread.is_ending = True
+            self.post(event)
+            _thread.is_ending = False
+
+    # -- commits ---------------------------------------------------------------------------------------------------
+
+    def post(self, event: Event) -> None:
+        """Have *event* taken into the next commit; it is led here if nobody leads one."""
+        with self._lock:
+            if self.over.is_set():
+                return
+            self._inbox.append(event)
+            if self._queued:
+                return
+            self._queued = True
+        self._services.database.join_commit(self)
+
+    def wants_sync(self) -> bool:
+        """Take what happened; return whether its commit must be on the disk before anybody hears of it."""
+        with self._lock:
+            self._queued = False
+            self._taken = list(self._inbox)
+            self._inbox.clear()
+            done = [event for event in self._taken if isinstance(event, Done)]
+            self._block = self.feed.block(len(done)) if self.feed.last + len(done) >= self.feed.reserved else None
+            ends = len(self._state.lines) <= len(done) and not all(event.requests for event in done)
+            breaks = self._state.stopping is not None or any(isinstance(event, Broke | Halt) for event in self._taken)
+            return ends or breaks or self._block is not None
+
+    def apply(self, tx: Transaction) -> None:
+        """Decide what follows from what happened, and record it."""
+        store = self._services.store
+        version = store.check_fence(tx, self.run_id, self.context_id, self._fence)
+        load = partial(store.value, tx, self.context_id)
+        with self._lock:
+            self.reading.committing()
+            if version != self._values.version:
+                self._values.outside(store.writes_since(tx, self.context_id, self._values.version))
+            journal = Journal(self.run_id, self.context_id, self._services.clock.now())
+            before = self._values.version
+            self._decide(journal, load)
+            if self._values.version != before:
+                journal.batch.version = self._values.version
+            if self._block is not None:
+                journal.batch.run["to_seq_reserved"] = self._block
+        store.record(tx, self.run_id, self.context_id, journal.batch)
+
+    def _decide(self, journal: Journal, load: Callable[[str], Value]) -> None:
+        """Ask the state what follows from each event, in order."""
+        committed: set[tuple[int, int]] = set()
+        lost: set[tuple[int, int]] = set()
+        for event in self._taken:
+            if isinstance(event, Halt):
+                self._halted(event)
+            elif event is not None and event.attempt.given_up is None:
+                del self._attempts[event.attempt.dispatch.number]
+                ok = self._done(event, journal, load) if isinstance(event, Done) else self._broke(event, journal)
+                (committed if ok else lost).add(event.attempt.id)
+        for attempt in [attempt for attempt in self._attempts.values() if attempt.given_up is not None]:
+            del self._attempts[attempt.dispatch.number]
+            lost.add(attempt.id)
+            self._come_to_nothing(attempt, "cancelled", journal)
+            self._follows(self._state.given_up(attempt.dispatch.number), journal)
+        chunks = self.feed.take_unrecorded()
+        self._record_open(journal, {chunk.number for chunk in chunks})
+        journal.chunks(chunks, committed, lost)
+        if self._ending is not None:
+            journal.run_stands(*self._ending)
+
+    def _done(self, event: Done, journal: Journal, load: Callable[[str], Value]) -> bool:
+        """An attempt returned: commit what it did, unless what it read has changed under it."""
+        attempt, output, requests = event
+        dispatch = attempt.dispatch
+        attempt.writes.append((dispatch.key, output))
+        wrote = {key for key, _ in attempt.writes}
+        decision = self._state.completed(dispatch.number, requests, wrote=wrote, outdated=self._outdated(attempt, wrote, load))
+        if decision.conflicted:
+            attempt.writes.pop()
+            self._come_to_nothing(attempt, "conflicted", journal)
+        else:
+            first = self._values.version + 1
+            if attempt.is_recorded:
+                journal.kept(attempt, first)
+            journal.wrote(attempt, "committed", first)
+            for key, text in attempt.writes:
+                self._values.stage(key, text)
+            seq = self.feed.output(dispatch.number, dispatch.key, attempt.attempt, dispatch.task_id, output)
+            journal.completed(attempt, version=self._values.version, seq=seq, leaf=decision.leaf)
+        self._follows(decision, journal)
+        return not decision.conflicted
+
+    def _outdated(self, attempt: Attempt, wrote: set[str], load: Callable[[str], Value]) -> list[str]:
+        """Return the keys an attempt had read that others have changed since; `""` stands for the set of keys."""
+        values, reads, scanned = self._values, attempt.reads, attempt.scanned
+        outdated = [key for key, version in reads.items() if values.newest(key, load) != version]
+        if scanned is not None:
+            outdated += [key for key in wrote if key not in reads and values.newest(key, load) > scanned]
+            if values.grown_at > scanned:
+                outdated.append("")
+        return outdated
+
+    def _broke(self, event: Broke, journal: Journal) -> bool:
+        """An attempt failed, and with it the run."""
+        attempt, failure, cause = event
+        decision = self._state.failed(attempt.dispatch.number)
+        self._come_to_nothing(attempt, "failed", journal, failure)
+        if self._failure is None:
+            key = attempt.dispatch.key
+            self._failure = TaskFailedError(attempt.dispatch.task_id, key, self.run_id, failure)
+            self._failure.__cause__ = cause
+            self._halt_reason = f"task {key} failed with {failure.type.rpartition('.')[2]}: {failure.message}"
+            journal.batch.run["to_failed_task"] = attempt.dispatch.number
+        self._follows(decision, journal)
+        return False
+
+    def _halted(self, event: Halt) -> None:
+        """The run is to stand still."""
+        self._halt_reason = self._halt_reason or event.reason
+        self._ends(self._state.stop(event.status).run)
+        if event.at_once:
+            for attempt in self._attempts.values():
+                self._give_up(attempt)
+
+    def _follows(self, decision: Decision, journal: Journal) -> None:
+        self._ends(decision.run)
+        journal.decided(decision, self._state.live)
+
+    def _come_to_nothing(self, attempt: Attempt, how: str, journal: Journal, failure: Failure | None = None) -> None:
+        journal.ended(attempt, how, failure)
+        journal.wrote(attempt, "lost")
+        self.feed.withdraw(attempt.dispatch.number, attempt.attempt)
+
+    def _ends(self, status: RunStatus | None) -> None:
+        if status is not None:
+            self._ending = (status, None if status is RunStatus.COMPLETED else self._halt_reason)
+
+    def _record_open(self, journal: Journal, spoke: set[int]) -> None:
+        """Record what running attempts have written so far, and that those which spoke or take their time run."""
+        now = self._services.clock.now()
+        for number, attempt in self._attempts.items():
+            if not attempt.is_recorded and (number in spoke or attempt.is_slow(now)):
+                journal.begun(attempt)
+            if attempt.is_recorded:
+                journal.wrote(attempt, "open")
+
+    def committed(self) -> None:
+        """The commit has succeeded: show what it holds, and start what it dispatched."""
+        self._taken = []
+        with self._lock:
+            ended = self._ending
+            if ended is not None:
+                self.status = ended[0]
+                self.error = self._ended_with()
+                self.over.set()
+            self.feed.publish(reserved=self._block)
+            self.reading.published(over=ended is not None)
+            self._end_hopeless()
+            numbers = self._state.take_ready()
+        self._submit(numbers, next_here=getattr(_thread, "is_ending", False))
+        if ended is not None:
+            self._close()
+
+    def refused(self, error: Exception) -> None:
+        """The commit has failed: nothing more of this run is recorded here; the store still holds it as it was."""
+        with self._lock:
+            self.error = error if isinstance(error, LiteFlowError) else LiteFlowError(f"run {self.run_id}: {error!r}")
+            logger.error("run %s stopped here: %s", self.run_id, error)
+            for attempt in self._attempts.values():
+                attempt.given_up = self.error
+            self._attempts.clear()
+            self.over.set()
+            self.reading.published(over=True)
+        self._close()
+
+    def _ended_with(self) -> LiteFlowError | None:
+        if self.status is RunStatus.PAUSED:
+            return RunPausedError(self.run_id, self._halt_reason or "")
+        if self.status is RunStatus.CANCELLED:
+            return RunCancelledError(self.run_id, self._halt_reason or "")
+        return self._failure
+
+    def _close(self) -> None:
+        self.feed.close()
+        self._on_end(self)
+
+    # -- stopping --------------------------------------------------------------------------------------------------
+
+    def halt(self, status: RunStatus, reason: str) -> None:
+        """Give up what runs, and let the run stand in *status*."""
+        self.post(Halt(status, reason, at_once=True))
+
+    def _end_hopeless(self) -> None:
+        """End the waits that nothing can fulfil any more; in a run that is to stand still, give up who waits."""
+        for number in self.reading.waits.hopeless():
+            if self._state.stopping:
+                self._give_up(self._attempts[number])
+            else:
+                self.reading.waits.deadlock(number)
+
+    def _give_up(self, attempt: Attempt) -> None:
+        attempt.given_up = RunCancelledError(self.run_id, self._halt_reason or "it stands still")
+        self.reading.waits.fail(attempt.dispatch.number, attempt.given_up)
+
+    # -- what attempts ask for -------------------------------------------------------------------------------------
+
+    def newest(self, key: str) -> str | None:
+        """Return what a running attempt has last written to *key*, ``None`` if none has."""
+        with self._lock:
+            attempts = list(self._attempts.values())
+        return next((attempt.own[key] for attempt in reversed(attempts) if key in attempt.own), None)
+
+    def emit(self, attempt: Attempt, task_id: str, text: str) -> None:
+        """Add a chunk to the stream."""
+        dispatch = attempt.dispatch
+        while not self.feed.put(dispatch.number, dispatch.key, attempt.attempt, task_id, text):
+            self.post(None)
+            self.feed.wait_for_block()
+            attempt.check()
+        self._flush_later()
+
+    def buffered(self, attempt: Attempt) -> None:
+        """*attempt* has put writes into its buffer: have them recorded soon."""
+        if len(attempt.writes) - attempt.recorded_writes >= FLUSH_AT:
+            self.post(None)
+        self._flush_later()
+
+    def outside(self) -> None:
+        """Somebody else has written to the context."""
+        self.post(None)
+
+    def history(self, key: str) -> list[Version]:
+        """Return the committed writes of *key*, oldest first."""
+        return self._services.history(self.context_id, key)
+
+    def at(self, version: int) -> dict[str, str]:
+        """Return the text of every key as of *version*."""
+        return self._services.at(self.context_id, version)
+
+    def _flush_later(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self._services.ticker.call_in(FLUSH_SECONDS, self._flush)
+
+    def _flush(self) -> None:
+        now = self._services.clock.now()
+        with self._lock:
+            self._flush_due = False
+            open_attempts = [a for a in self._attempts.values() if not a.is_recorded or len(a.writes) > a.recorded_writes]
+            due = self.feed.has_unrecorded or any(a.is_recorded or a.is_slow(now) for a in open_attempts)
+        if due:
+            self.post(None)
+        if open_attempts:
+            self._flush_later()

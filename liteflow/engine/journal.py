@@ -1,0 +1,113 @@
+"""What one commit of a run records: decisions and attempts, turned into rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from liteflow.clock import to_text
+from liteflow.codec import encode
+from liteflow.model import RunStatus
+from liteflow.store.store import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from liteflow.engine.attempt import Attempt
+    from liteflow.engine.state import Decision, Entry
+    from liteflow.engine.streams import Chunk
+    from liteflow.model import Failure
+
+
+class Journal:
+    """Collects the rows of one commit of one run.
+
+    Args:
+        run_id: the run.
+        context_id: its context.
+        now: the time of the commit.
+    """
+
+    def __init__(self, run_id: str, context_id: str, now: datetime) -> None:
+        self._run_id, self._context_id, self._now = run_id, context_id, to_text(now)
+        self.batch = Batch()
+
+    def decided(self, decision: Decision, live: dict[int, Entry]) -> None:
+        """Record what a decision says of dispatches and of the run."""
+        batch, run_id = self.batch, self._run_id
+        for dispatch, status, merged_into in decision.dispatched:
+            batch.dispatched.append({
+                "run_id": run_id, "number": dispatch.number, "task_id": dispatch.task_id, "instance": dispatch.instance,
+                "key": dispatch.key, "inputs": dispatch.inputs, "status": status.value, "dispatched_by": dispatch.dispatched_by,
+                "merged_into": merged_into, "attempts": 0, "failures": 0, "dispatched_at": self._now,
+            })  # fmt: skip
+        for number, into in decision.merged:
+            batch.merged.append({"of_run": run_id, "of_number": number, "to_merged_into": into})
+        for number, status in decision.moved:
+            batch.moved.append({
+                "of_run": run_id, "of_number": number, "to_status": status.value, "to_attempts": live[number].attempts,
+            })  # fmt: skip
+
+    def wrote(self, attempt: Attempt, status: str, first_version: int | None = None) -> None:
+        """Record the writes that are not recorded yet as open, lost, or committed: then its first write has *first_version*."""
+        start = attempt.recorded_writes
+        unrecorded = attempt.writes[start:]
+        attempt.recorded_writes += len(unrecorded)
+        for position, (key, text) in enumerate(unrecorded, start):
+            self.batch.writes.append({
+                "context_id": self._context_id, "version": None if first_version is None else first_version + position,
+                "key": key, "value": text, "status": status, "run_id": self._run_id, "number": attempt.dispatch.number,
+                "attempt": attempt.attempt, "position": position, "written_at": self._now,
+            })  # fmt: skip
+
+    def begun(self, attempt: Attempt) -> None:
+        """Record that an attempt runs."""
+        attempt.is_recorded = True
+        self.batch.begun.append({
+            **self._of_task(attempt), "to_attempts": attempt.attempt, "to_started_at": to_text(attempt.started_at)
+        })  # fmt: skip
+
+    def kept(self, attempt: Attempt, first_version: int) -> None:
+        """Record that what an attempt has recorded as open is committed; its first write gets *first_version*."""
+        self.batch.kept.append({**self._of_attempt(attempt), "first_version": first_version})
+
+    def completed(self, attempt: Attempt, *, version: int, seq: int, leaf: bool) -> None:
+        """Record that a dispatch completed, and what the attempt that did it had read."""
+        self.batch.completed.append({
+            **self._of_task(attempt), "to_attempts": attempt.attempt,
+            "to_reads": encode(attempt.reads) if attempt.reads else None, "to_output_version": version,
+            "to_output_seq": seq, "to_leaf": leaf, "to_started_at": to_text(attempt.started_at), "to_finished_at": self._now,
+        })  # fmt: skip
+
+    def ended(self, attempt: Attempt, status: str, failure: Failure | None = None) -> None:
+        """Record that an attempt came to nothing, and why."""
+        self.batch.ended.append({
+            "run_id": self._run_id, "number": attempt.dispatch.number, "attempt": attempt.attempt, "status": status,
+            "error_type": failure and failure.type, "error_message": failure and failure.message,
+            "traceback": failure and failure.traceback,
+            "reads": encode(attempt.reads) if attempt.reads else None,
+            "started_at": to_text(attempt.started_at), "ended_at": self._now,
+        })  # fmt: skip
+        if attempt.is_recorded:
+            self.batch.lost.append(self._of_attempt(attempt))
+
+    def chunks(self, chunks: Iterable[Chunk], committed: set[tuple[int, int]], lost: set[tuple[int, int]]) -> None:
+        """Record chunks: those of these attempts as committed or lost, others as open."""
+        for chunk in chunks:
+            attempt = (chunk.number, chunk.attempt)
+            status = "committed" if attempt in committed else "lost" if attempt in lost else "open"
+            self.batch.chunks.append({
+                "run_id": self._run_id, "seq": chunk.seq, "number": chunk.number, "attempt": chunk.attempt,
+                "task_id": chunk.task_id, "value": chunk.text, "status": status, "written_at": self._now,
+            })  # fmt: skip
+
+    def run_stands(self, status: RunStatus, reason: str | None) -> None:
+        """Record that the run has come to stand in *status*."""
+        ended = status in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+        self.batch.run |= {"to_status": status.value, "to_reason": reason, "to_finished_at": self._now if ended else None}
+
+    def _of_task(self, attempt: Attempt) -> dict[str, object]:
+        return {"of_run": self._run_id, "of_number": attempt.dispatch.number}
+
+    def _of_attempt(self, attempt: Attempt) -> dict[str, object]:
+        return {**self._of_task(attempt), "of_attempt": attempt.attempt}

@@ -1,0 +1,103 @@
+"""A context as seen from outside any task: by the caller, or by another process."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from liteflow.errors import GetTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from liteflow.engine.engine import Engine
+    from liteflow.model import Version
+    from liteflow.store.database import Transaction
+
+POLL_SECONDS = 0.05
+
+
+class Observer:
+    """The port of a stored context, for observers.
+
+    They see what is written, also what is not committed yet; what they write is committed at once.
+
+    Args:
+        engine: what knows the store, and the runs driven here.
+        context_id: the context.
+    """
+
+    def __init__(self, engine: Engine, context_id: str) -> None:
+        self._engine, self._id = engine, context_id
+
+    def get(self, key: str, *, wait: bool, timeout: float | None) -> str | None:
+        """Return the newest text of *key*; while a run is live that is to write it, wait for that."""
+        engine = self._engine
+        deadline = None if timeout is None else engine.services.clock.monotonic() + timeout
+        while True:
+            driver = engine.driver_in(self._id)
+            if driver is not None:
+                text = driver.newest(key)
+                text = driver.reading.read(None, key, wait=wait, timeout=timeout) if text is None else text
+                if text is not None or not driver.over.is_set() or engine.driver_in(self._id) is None:
+                    return text
+                continue
+            with engine.services.database.read() as tx:
+                live = engine.services.store.live_run_in(tx, self._id) is not None
+            text = self.peek(key)
+            if text is not None or not wait or not live or key.partition("#")[0] not in engine.services.tasks:
+                return text
+            if deadline is not None and engine.services.clock.monotonic() >= deadline:
+                raise GetTimeoutError(f"Key {key}", timeout or 0.0)
+            threading.Event().wait(POLL_SECONDS)
+
+    def peek(self, key: str) -> str | None:
+        """Return the newest text of *key*."""
+        driver = self._engine.driver_in(self._id)
+        text = None if driver is None else driver.newest(key)
+        if text is not None:
+            return text
+        with self._engine.services.database.read() as tx:
+            text = None if driver is not None else self._engine.services.store.open_value(tx, self._id, key)
+            return self._engine.services.store.value(tx, self._id, key).text if text is None else text
+
+    def set(self, items: Sequence[tuple[str, str]]) -> None:
+        """Commit these writes, and wake who waits for them."""
+        self._write(lambda tx: self._engine.services.store.set_values(tx, self._id, items, now=self._engine.services.clock.now()))
+
+    def keys(self) -> list[str]:
+        """Return the keys that were ever committed, in the order of their first writes."""
+        with self._engine.services.database.read() as tx:
+            return list(self._engine.services.store.keys(tx, self._id))
+
+    def update(self, key: str, change: Callable[[str | None], str]) -> str:
+        """Replace the text of *key* by what *change* makes of it, again and again until nobody came between."""
+        store = self._engine.services.store
+        while True:
+            with self._engine.services.database.read() as tx:
+                seen = store.value(tx, self._id, key)
+            text = change(seen.text)
+
+            def work(tx: Transaction, seen_version: int = seen.version, text: str = text) -> bool:
+                if store.value(tx, self._id, key).version != seen_version:
+                    return False
+                store.set_values(tx, self._id, [(key, text)], now=self._engine.services.clock.now())
+                return True
+
+            if self._write(work):
+                return text
+
+    def _write(self, work: Callable[[Transaction], object]) -> object:
+        done = self._engine.services.database.write(work, sync=True)
+        driver = self._engine.driver_in(self._id)
+        if driver is not None:
+            driver.outside()
+        return done
+
+    def history(self, key: str) -> list[Version]:
+        """Return the committed writes of *key*, oldest first."""
+        return self._engine.services.history(self._id, key)
+
+    def at(self, version: int) -> dict[str, str]:
+        """Return the text of every key as of *version*."""
+        return self._engine.services.at(self._id, version)

@@ -1,0 +1,390 @@
+"""What happens next in a run: the rules, and nothing else.
+
+`RunState` is told what happened and answers with a `Decision`: what to record and how the run stands now. It knows no clock, thread,
+database or executor, so recovery is loading the rows into the same class and going on.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from liteflow.model import Dispatch, RunStatus, TaskStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+BEHIND, FAILED, MERGED = TaskStatus.BEHIND, TaskStatus.FAILED, TaskStatus.MERGED
+PENDING, RUNNING = TaskStatus.PENDING, TaskStatus.RUNNING
+
+
+class Request(NamedTuple):
+    """A `NextTask` with its inputs encoded."""
+
+    task_id: str
+    inputs: str | None = None
+    spawn_another: bool = False
+
+
+@dataclass(slots=True)
+class Entry:
+    """A dispatch that is not final.
+
+    Attributes:
+        dispatch: the recorded request.
+        status: pending, running, behind or failed.
+        attempts: how many attempts have begun.
+        merges_into: of one that is behind: the running dispatch that makes it needless, unless what that one read changes.
+        waits_for: the key its attempt is blocked on; not recorded.
+        contends: the keys over which it lost a conflict; not recorded.
+        handed: whether it was given out to be run; not recorded.
+    """
+
+    dispatch: Dispatch
+    status: TaskStatus = PENDING
+    attempts: int = 0
+    merges_into: int | None = None
+    waits_for: str | None = None
+    contends: frozenset[str] = frozenset()
+    handed: bool = False
+
+
+class Recorded(NamedTuple):
+    """A new dispatch as it is to be recorded."""
+
+    dispatch: Dispatch
+    status: TaskStatus
+    merged_into: int | None
+
+
+@dataclass(slots=True)
+class Decision:
+    """What follows from what happened, to be recorded in one transaction.
+
+    Attributes:
+        conflicted: the attempt takes no effect and its dispatch runs again, because what it read and wrote was changed meanwhile.
+        leaf: the dispatch completed and asked for nothing more.
+        dispatched: new dispatches, in order.
+        merged: pairs of a recorded dispatch and the one that does its work.
+        moved: recorded dispatches whose status changed otherwise.
+        run: the status the run ends up in now, if it does.
+    """
+
+    conflicted: bool = False
+    leaf: bool = False
+    dispatched: list[Recorded] = field(default_factory=list)
+    merged: list[tuple[int, int]] = field(default_factory=list)
+    moved: list[tuple[int, TaskStatus]] = field(default_factory=list)
+    run: RunStatus | None = None
+
+
+class RunState:
+    """The live part of one run.
+
+    Args:
+        equal: whether two encoded inputs stand for equal values.
+    """
+
+    def __init__(self, equal: Callable[[str | None, str | None], bool] = operator.eq) -> None:
+        self._equal = equal
+        self.live: dict[int, Entry] = {}
+        self.lines: dict[str, list[int]] = {}  # instance key -> its active dispatch, then the turns behind it
+        self.instances: dict[str, dict[str, None]] = {}  # task id -> keys of its active instances, oldest first
+        self.spawned: dict[str, int] = {}  # task id -> highest instance number used
+        self.produced: set[str] = set()  # keys with an output in this run: plain ids, and active spawned ones
+        self.next_number = 1
+        self.stopping: tuple[RunStatus, int | None] | None = None  # how the run will stand once what runs has ended
+        self._ready: deque[int] = deque()
+        self._holders: dict[str, int] = {}  # contended key -> whose turn it is
+        self._in_turn: list[int] = []  # who lost a conflict and waits for its turn
+
+    @classmethod
+    def load(  # noqa: PLR0913 - the row sets a run consists of
+        cls,
+        entries: Iterable[Entry],
+        *,
+        spawned: dict[str, int],
+        produced: Iterable[str],
+        next_number: int,
+        failed: int | None = None,
+        equal: Callable[[str | None, str | None], bool] = operator.eq,
+    ) -> RunState:
+        """Return the state that these rows record; *entries* in dispatch order."""
+        state = cls(equal)
+        for entry in sorted(entries, key=lambda entry: entry.dispatch.instance):  # the oldest instance has the lowest number
+            state._enter(entry)
+        state.spawned, state.produced, state.next_number = dict(spawned), set(produced), next_number
+        if failed is not None:
+            state.stopping = (RunStatus.FAILED, failed)
+        return state
+
+    def recorded(self) -> dict[str, object]:
+        """Return all that the store must know of this state, for comparison with a loaded one."""
+        return {
+            "live": {n: (e.dispatch, PENDING if e.status is RUNNING else e.status, e.merges_into) for n, e in self.live.items()},
+            "lines": self.lines,
+            "instances": {task: list(keys) for task, keys in self.instances.items()},
+            "spawned": {task: n for task, n in self.spawned.items() if n > 1},
+            "produced": self.produced,
+            "next_number": self.next_number,
+            "stopping": self.stopping,
+        }
+
+    # -- what happened ---------------------------------------------------------------------------------------------
+
+    def start(self, request: Request) -> Decision:
+        """The run begins with *request*."""
+        decision = Decision()
+        self._dispatch(request, None, decision)
+        return decision
+
+    def begin(self, number: int) -> int | None:
+        """An executor is about to run *number*; return which attempt it is, or ``None`` if it must not run now."""
+        entry = self.live.get(number)
+        if entry is None or entry.status is not PENDING or self.stopping:
+            if entry is not None:
+                entry.handed = False
+            return None
+        entry.status = RUNNING
+        entry.attempts += 1
+        return entry.attempts
+
+    def completed(
+        self, number: int, requests: Sequence[Request], *, wrote: Collection[str] = (), outdated: Collection[str] = ()
+    ) -> Decision:
+        """The attempt of *number* returned.
+
+        Args:
+            number: the dispatch.
+            requests: what it asks to run next.
+            wrote: the keys it wrote, its output's among them.
+            outdated: the keys it had read from the context that others have changed since (`""` stands for the set of keys).
+        """
+        clash = [key for key in outdated if key in wrote]
+        if clash:
+            return self._conflict(number, clash)
+        decision = Decision(leaf=not requests)
+        entry = self.live.pop(number)
+        self._release(entry)
+        self.produced.add(entry.dispatch.key)
+        self._next_turn(entry.dispatch, decision, outdated=bool(outdated))
+        for request in requests:
+            self._dispatch(request, number, decision)
+        return self._settle(decision)
+
+    def failed(self, number: int) -> Decision:
+        """The attempt of *number* failed for good: no further instance starts, and the run fails once what runs has ended."""
+        decision = self._back(number, FAILED)
+        if self.stopping is None or self.stopping[0] is not RunStatus.FAILED:
+            self.stopping = (RunStatus.FAILED, number)
+        return self._settle(decision)
+
+    def given_up(self, number: int) -> Decision:
+        """The attempt of *number* was abandoned or lost; its dispatch is to run again."""
+        return self._settle(self._back(number, PENDING))
+
+    def stop(self, status: RunStatus) -> Decision:
+        """Nothing more starts; the run stands in *status* once what runs has ended."""
+        if self.stopping is None:
+            self.stopping = (status, None)
+        return self._settle(Decision())
+
+    def resume(self) -> Decision:
+        """A process takes up a run that was interrupted, paused or failed: what did not complete runs again."""
+        decision, self.stopping = Decision(run=RunStatus.RUNNING), None
+        for line in sorted(self.lines.values()):
+            head = self.live[line[0]]
+            self._merge_followers(line[0], decision)
+            if head.status is not PENDING:
+                head.status = PENDING
+                decision.moved.append((line[0], PENDING))
+            self._ready.append(line[0])
+        return decision
+
+    # -- what to start ---------------------------------------------------------------------------------------------
+
+    def take_ready(self) -> list[int]:
+        """Return the dispatches to hand to the executor now, in order, each once."""
+        if self.stopping or not self._ready:
+            return []
+        ready, self._ready = self._ready, deque()
+        numbers = [n for n in ready if n in self.live and not self.live[n].handed]
+        for number in numbers:
+            self.live[number].handed = True
+        return numbers
+
+    # -- who waits for what ----------------------------------------------------------------------------------------
+
+    def must_wait(self, key: str, caller: int | None) -> bool:
+        """Whether a ``get`` of *key* waits for an instance that is dispatched, not finished, and has given no output yet."""
+        line = self.lines.get(key)
+        return line is not None and key not in self.produced and (caller is None or self.live[caller].dispatch.key != key)
+
+    def blocks(self, number: int, key: str) -> bool:
+        """The attempt of *number* waits for *key*; return whether that closes a circle of waits, so that it can never end."""
+        self.live[number].waits_for = key
+        wanted: str | None = key
+        for _ in range(len(self.live)):
+            line = self.lines.get(wanted) if wanted is not None and wanted not in self.produced else None
+            if line is None:
+                return False
+            if line[0] == number:
+                return True
+            wanted = self.live[line[0]].waits_for
+        return False
+
+    def unblocks(self, number: int) -> None:
+        """The attempt of *number* waits no longer."""
+        entry = self.live.get(number)
+        if entry is not None:
+            entry.waits_for = None
+
+    def stuck(self) -> list[int]:
+        """Return whose waits can never end: nothing runs or will start that could produce what they wait for.
+
+        Those that wait for an instance which itself waits are not among them: it may yet go on.
+        """
+        waiting: list[Entry] = []
+        for entry in self.live.values():
+            if entry.waits_for is not None:
+                waiting.append(entry)
+            elif entry.status is RUNNING or (entry.status is PENDING and not self.stopping):
+                return []
+        roots = [e for e in waiting if self.stopping or e.waits_for not in self.lines]
+        return [entry.dispatch.number for entry in roots or waiting]
+
+    def waits(self) -> dict[str, str]:
+        """Return which instance waits for which key."""
+        return {e.dispatch.key: e.waits_for for e in self.live.values() if e.waits_for is not None}
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _enter(self, entry: Entry) -> None:
+        """Put a dispatch that is not final where it belongs."""
+        dispatch = entry.dispatch
+        self.live[dispatch.number] = entry
+        line = self.lines.setdefault(dispatch.key, [])
+        if not line:
+            self.instances.setdefault(dispatch.task_id, {})[dispatch.key] = None
+        line.append(dispatch.number)
+
+    def _dispatch(self, request: Request, by: int | None, decision: Decision) -> None:
+        """Rule R6: a new instance, one more turn of an active one, or nothing that is not already coming."""
+        number, self.next_number = self.next_number, self.next_number + 1
+        task_id, inputs, spawn_another = request
+        active = self.instances.get(task_id)
+        if not active or spawn_another:
+            instance = 1
+            if active:
+                instance = self.spawned[task_id] = self.spawned.get(task_id, 1) + 1
+            dispatch = Dispatch(number, task_id, instance, inputs, by)
+            self._enter(Entry(dispatch))
+            self._ready.append(number)
+            decision.dispatched.append(Recorded(dispatch, PENDING, None))
+            return
+        twin = self._twin(active, inputs)
+        host = self.live[twin if twin is not None else self.lines[next(iter(active))][0]]
+        dispatch = Dispatch(number, task_id, host.dispatch.instance, inputs, by)
+        if twin is not None and host.status is not RUNNING:
+            decision.dispatched.append(Recorded(dispatch, MERGED, twin))
+            return
+        self._enter(Entry(dispatch, BEHIND, merges_into=twin))
+        decision.dispatched.append(Recorded(dispatch, BEHIND, twin))
+
+    def _twin(self, keys: Iterable[str], inputs: str | None) -> int | None:
+        """Return the dispatch with equal inputs that a new one merges into: one that has not started, else one that runs."""
+        running = None
+        for key in keys:
+            for number in self.lines[key]:
+                entry = self.live[number]
+                if self._equal(entry.dispatch.inputs, inputs):
+                    if entry.status is not RUNNING:
+                        return number
+                    running = running or number
+        return running
+
+    def _conflict(self, number: int, keys: Collection[str]) -> Decision:
+        """Rule R5: run again, and take turns with those that lost over the same keys."""
+        decision = self._back(number, PENDING, ready=False)
+        entry = self.live[number]
+        decision.conflicted = True
+        entry.contends |= frozenset(keys)
+        self._in_turn.append(number)
+        self._give_turns()
+        return self._settle(decision)
+
+    def _back(self, number: int, status: TaskStatus, *, ready: bool = True) -> Decision:
+        """An attempt came to nothing: its dispatch stands in *status*, and sees all when it runs again."""
+        decision = Decision()
+        entry = self.live[number]
+        entry.status, entry.waits_for, entry.handed = status, None, False
+        decision.moved.append((number, status))
+        self._release(entry)
+        self._merge_followers(number, decision)
+        if ready and status is PENDING:
+            self._ready.append(number)
+        return decision
+
+    def _merge_followers(self, number: int, decision: Decision) -> None:
+        """Merge for good what was to merge into *number*: its next attempt starts at the top."""
+        for follower in self.lines[self.live[number].dispatch.key][1:]:
+            if self.live[follower].merges_into == number:
+                self._merge(follower, number, decision)
+
+    def _merge(self, number: int, into: int, decision: Decision) -> None:
+        line = self.lines[self.live.pop(number).dispatch.key]
+        line.remove(number)
+        decision.merged.append((number, into))
+
+    def _next_turn(self, done: Dispatch, decision: Decision, *, outdated: bool) -> None:
+        """*done* has completed: drop the turns it made needless and let the next one start."""
+        line = self.lines[done.key]
+        line.remove(done.number)
+        for number in list(line):
+            entry = self.live[number]
+            if entry.merges_into == done.number:
+                if outdated:
+                    entry.merges_into = None
+                    decision.moved.append((number, BEHIND))
+                else:
+                    self._merge(number, done.number, decision)
+        if line:
+            head = self.live[line[0]]
+            head.status, head.merges_into = PENDING, None
+            decision.moved.append((line[0], PENDING))
+            self._ready.append(line[0])
+            return
+        del self.lines[done.key]
+        keys = self.instances[done.task_id]
+        del keys[done.key]
+        if not keys:
+            del self.instances[done.task_id]
+        if done.instance > 1:
+            self.produced.discard(done.key)  # its number is never used again
+
+    def _release(self, entry: Entry) -> None:
+        """Pass on the turns that *entry* held over contended keys."""
+        if entry.contends:
+            self._holders = {key: n for key, n in self._holders.items() if n != entry.dispatch.number}
+            self._give_turns()
+
+    def _give_turns(self) -> None:
+        """Let each waiting loser of a conflict run whose keys nobody holds, in the order of their losses."""
+        taken = set(self._holders)
+        for number in list(self._in_turn):
+            contends = self.live[number].contends
+            if taken.isdisjoint(contends):
+                self._in_turn.remove(number)
+                self._holders.update(dict.fromkeys(contends, number))
+                self._ready.append(number)
+            taken |= contends
+
+    def _settle(self, decision: Decision) -> Decision:
+        """Say how the run stands, if it ends with this decision."""
+        if not self.live:
+            decision.run = RunStatus.COMPLETED  # also when it was to be stopped: there is nothing left to resume
+        elif self.stopping and not any(entry.status is RUNNING for entry in self.live.values()):
+            decision.run = self.stopping[0]
+        return decision

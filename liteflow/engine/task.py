@@ -1,0 +1,63 @@
+"""A registered task, and what its attempts come to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from liteflow.codec import encode
+from liteflow.context import Context
+from liteflow.engine.attempt import Broke, Done
+from liteflow.engine.state import Request
+from liteflow.errors import LiteFlowError, SerializationError, TaskNotFoundError
+from liteflow.executor.invoke import Raised, bind, describe
+from liteflow.model import NextTask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from liteflow.engine.attempt import Attempt
+    from liteflow.model import TaskOutput
+
+
+class Task:
+    """A function registered under an id.
+
+    Args:
+        id: the id.
+        action: called as ``fn(ctx)``, or ``fn(ctx, inputs=...)`` if its second parameter is named so.
+        known: the flow's tasks, which what it returns may name.
+    """
+
+    def __init__(self, id: str, action: Callable[..., Any], known: Mapping[str, Task]) -> None:  # noqa: A002 - the field's name
+        self.id, self._call, self._known = id, bind(action), known
+
+    def perform(self, attempt: Attempt) -> Done | Broke:
+        """Run the task's body as *attempt*; never raise."""
+        context = Context.over(attempt.run_id, attempt)
+        outcome = self._call(context, lambda: context.inputs)
+        if isinstance(outcome, Raised):
+            return Broke(attempt, outcome.failure, outcome.exception)
+        try:
+            return Done(attempt, self._encode(attempt.key, outcome.output), self._requests(outcome))
+        except LiteFlowError as error:
+            return Broke(attempt, describe(error), error)
+
+    def _requests(self, output: TaskOutput) -> list[Request]:
+        requests = []
+        for request in output.next_tasks or ():
+            if not isinstance(request, NextTask):
+                msg = f"Task {self.id} returned {request!r} among its next tasks; write NextTask({request!r})"
+                raise LiteFlowError(msg)
+            if request.id not in self._known:
+                raise TaskNotFoundError(request.id, self._known)
+            inputs = None if request.inputs is None else self._encode(f"inputs of {request.id}", request.inputs)
+            requests.append(Request(request.id, inputs, request.spawn_another))
+        return requests
+
+    @staticmethod
+    def _encode(key: str, value: object) -> str:
+        try:
+            return encode(value)
+        except SerializationError as error:
+            raise error.at_key(key) from None

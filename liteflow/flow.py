@@ -1,0 +1,437 @@
+"""`Flow` and `Run`: registering tasks, starting runs, following them. Wires the parts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+from liteflow.clock import SystemClock, from_text
+from liteflow.codec import check_key, decode
+from liteflow.context import Context
+from liteflow.engine.observer import Observer
+from liteflow.engine.streams import Chunk, follow
+from liteflow.engine.task import Task
+from liteflow.errors import (
+    GetTimeoutError,
+    InvalidKeyError,
+    LiteFlowError,
+    RunCancelledError,
+    RunConflictError,
+    RunPausedError,
+    TaskFailedError,
+)
+from liteflow.executor.base import Executor
+from liteflow.executor.pool import PoolExecutor
+from liteflow.model import Failure, RunStatus, StreamChunk, TaskRecord, TaskStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from liteflow.clock import Clock
+    from liteflow.engine.driver import RunDriver
+    from liteflow.engine.engine import Engine
+
+DEFAULT_STORE = "sqlite:///liteflow.db"
+POLL_SECONDS = 0.05
+INTERRUPT_SECONDS = 0.8
+
+
+class Flow:
+    """A named set of tasks, and the way to run them.
+
+    Args:
+        executor: where tasks run: an `Executor` or a ``ThreadPoolExecutor``; by default 4 threads that the flow owns.
+        context: the context in which its runs happen, one after another; by default a new one.
+        name: what runs are recorded under; resuming finds them by it.
+        store: a SQLAlchemy URL or engine; by default the environment variable ``LITEFLOW_STORE``, else ``sqlite:///liteflow.db``.
+            It is opened by the first run or the first write.
+        durability: ``"ack"`` syncs what a caller is told is done; ``"full"`` syncs every commit.
+        clock: where time comes from; for tests.
+    """
+
+    def __init__(  # noqa: PLR0913 - the public signature
+        self, executor: Executor | ThreadPoolExecutor | None = None, context: Context | None = None, *, name: str = "flow",
+        store: Any = None, durability: str = "ack", clock: Clock | None = None,  # noqa: ANN401 - a URL or a SQLAlchemy Engine
+    ) -> None:  # fmt: skip
+        if durability not in ("ack", "full"):
+            msg = f'durability is {durability!r}; write "ack" or "full"'
+            raise LiteFlowError(msg)
+        self.name = check_key(name, "Flow name")
+        self.context = Context() if context is None else context
+        self._executor, self._owns_executor = _executor(executor)
+        self._store = store if store is not None else self.context.store
+        self._durability, self._clock = durability, clock or SystemClock()
+        self._tasks: dict[str, Task] = {}
+        self._engine: Engine | None = None
+        self._lock = threading.RLock()
+        self.context.move_later(lambda: self._adopt(self.context))
+
+    # -- registration ----------------------------------------------------------------------------------------------
+
+    def task(self, id: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # noqa: A002 - the public name
+        """Register the decorated function as a task; *id* defaults to its name."""
+
+        def register(action: Callable[..., Any]) -> Callable[..., Any]:
+            self.add_task(getattr(action, "__name__", "") if id is None else id, action)
+            return action
+
+        return register
+
+    def add_task(self, id: str, action: Callable[..., Any]) -> None:  # noqa: A002 - the public name
+        """Register *action* under *id*; one that is registered already is replaced."""
+        if "#" in check_key(id, "Task id"):
+            raise InvalidKeyError("Task id", id, "holds '#', which numbers the instances of a task; choose an id without it")
+        self._tasks[id] = Task(id, action, self._tasks)
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def run(
+        self, start_task_id: str, inputs: Mapping[str, Any] | None = None, *, run_id: str | None = None,
+        context: Context | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Run to the end.
+
+        Args:
+            start_task_id: the first task.
+            inputs: set as keys of the context, and handed to the first task.
+            run_id: makes the call idempotent: a run of this id that completed gives its recorded result, one that was interrupted
+                or failed is resumed, one that is live is waited for.
+            context: where it happens; by default in the flow's context.
+
+        Returns:
+            The output of every instance that dispatched nothing, by instance key.
+
+        Raises:
+            TaskNotFoundError: the flow has no such task.
+            TaskFailedError: a task failed.
+            ContextBusyError: the context has a live or interrupted run.
+            RunConflictError: *run_id* was used for another start.
+        """
+        with self._interruptible() as begun:
+            run = begun(self._begin(start_task_id, inputs, run_id, context or self.context))
+            return run.result()
+
+    def stream(
+        self, start_task_id: str, inputs: Mapping[str, Any] | None = None, *, run_id: str | None = None,
+        context: Context | None = None,
+    ) -> Iterator[StreamChunk]:  # fmt: skip
+        """Start a run as `run` does, and yield its chunks as they are written; raises what the run raised, after the last one."""
+        run = self._begin(start_task_id, inputs, run_id, context or self.context)
+        return self._follow(run)
+
+    def _follow(self, run: Run) -> Iterator[StreamChunk]:
+        with self._interruptible() as begun:
+            yield from begun(run).stream()
+            run.result()
+
+    def start(
+        self, start_task_id: str, inputs: Mapping[str, Any] | None = None, *, run_id: str | None = None,
+        context: Context | None = None,
+    ) -> Run:  # fmt: skip
+        """Start a run in a new context, unless one is given, and return without waiting for it."""
+        return self._begin(start_task_id, inputs, run_id, context or Context())
+
+    def _begin(self, task_id: str, inputs: Mapping[str, Any] | None, run_id: str | None, context: Context) -> Run:
+        from liteflow.engine.engine import Start  # noqa: PLC0415 - the engine brings SQLAlchemy, which takes long to import
+
+        engine = self._opened()
+        if context is not self.context:
+            self._adopt(context)
+        start = Start(task_id, inputs)
+        begun = engine.start(start, context.id, run_id)
+        if not isinstance(begun, dict):
+            return Run(engine, begun.run_id, begun)
+        if begun["flow"] != self.name or not start.is_of(begun):
+            raise RunConflictError(
+                begun["id"], "was started with another task, other inputs or by another flow; choose another run_id"
+            )
+        return self._again(engine, begun["id"], RunStatus(begun["status"]))
+
+    def _again(self, engine: Engine, run_id: str, status: RunStatus) -> Run:
+        """Return the run of an id that was used before: resumed if it stands still."""
+        if status.is_final or run_id in engine.drivers:
+            return Run(engine, run_id, engine.drivers.get(run_id))
+        try:
+            return self.resume(run_id)
+        except RunConflictError:  # live elsewhere, or final by now
+            return Run(engine, run_id)
+
+    def resume(self, run_id: str) -> Run:
+        """Continue a run that was interrupted, paused or failed: only what did not complete runs again.
+
+        Raises:
+            RunNotFoundError: no run has this id.
+            RunConflictError: the run is live, completed or cancelled, or of another flow.
+        """
+        engine = self._opened()
+        return Run(engine, run_id, engine.take(run_id))
+
+    def recover(self) -> list[Run]:
+        """Resume every run of this flow whose process is gone; the log says which were left alone, and why."""
+        engine = self._opened()
+        return [Run(engine, driver.run_id, driver) for driver in engine.recover()]
+
+    def get_run(self, run_id: str) -> Run:
+        """Return a run of this store by its id.
+
+        Raises:
+            RunNotFoundError: there is none.
+        """
+        engine = self._opened()
+        return Run(engine, engine.run(run_id)["id"], engine.drivers.get(run_id))
+
+    def runs(self, *, status: RunStatus | str | None = None, limit: int | None = None) -> list[Run]:
+        """Return the runs of this flow, newest first.
+
+        Args:
+            status: only those that stand so.
+            limit: at most so many.
+        """
+        engine = self._opened()
+        wanted = None if status is None else RunStatus(status).value
+        return [
+            Run(engine, row["id"], engine.drivers.get(row["id"]))
+            for row in engine.services.queries.runs(self.name, status=wanted, limit=limit)
+        ]
+
+    def get_context(self) -> Context:
+        """Return the flow's context."""
+        return self.context
+
+    # -- opening and closing ---------------------------------------------------------------------------------------
+
+    def _opened(self) -> Engine:
+        with self._lock:
+            if self._engine is None:
+                self._engine = _open(self.name, self._tasks, self._executor, self._store, self._durability, self._clock)
+                self._adopt(self.context)
+            return self._engine
+
+    def _adopt(self, context: Context) -> None:
+        """Keep a context in the flow's store from now on."""
+        context.move_to(Observer(self._opened(), context.id))
+
+    def close(self) -> None:
+        """Let live runs stand still, resumable, and free threads and connections; the flow may be used again."""
+        with self._lock:
+            engine, self._engine = self._engine, None
+            self.context.move_later(lambda: self._adopt(self.context))
+        if engine is not None:
+            engine.close()
+        if self._owns_executor:
+            self._executor.shutdown()
+            self._executor, _ = _executor(None)
+
+    def __enter__(self) -> Self:
+        """Return the flow itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the flow."""
+        self.close()
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[Callable[[Run], Run]]:
+        """Let Ctrl-C and SIGTERM end the block at once, and leave its run paused."""
+        runs: list[Run] = []
+
+        def begun(run: Run) -> Run:
+            runs.append(run)
+            return run
+
+        with _sigterm_exits():
+            try:
+                yield begun
+            except (KeyboardInterrupt, SystemExit):
+                for run in runs:
+                    if run.interrupt():
+                        print(  # noqa: T201 - the contract: a script says how to go on
+                            f"liteflow: run {run.id} is paused; go on with: flow.resume({run.id!r})", file=sys.stderr, flush=True
+                        )
+                raise
+
+
+class Run:
+    """One execution of a flow.
+
+    Attributes:
+        id: its id.
+    """
+
+    def __init__(self, engine: Engine, run_id: str, driver: RunDriver | None = None) -> None:
+        self.id = run_id
+        self._engine, self._driver = engine, driver
+
+    @property
+    def status(self) -> RunStatus:
+        """Where it stands, as recorded."""
+        return RunStatus(self._engine.run(self.id)["status"])
+
+    @property
+    def reason(self) -> str | None:
+        """Why it stands there, in words; ``None`` when there is nothing to say."""
+        return self._engine.run(self.id)["reason"]
+
+    @property
+    def error(self) -> TaskFailedError | None:
+        """What failed it, if it failed."""
+        if self._driver is not None and isinstance(self._driver.error, TaskFailedError):
+            return self._driver.error
+        row = self._engine.services.queries.failed_task(self.id)
+        return None if row is None else TaskFailedError(row[0], row[1], self.id, Failure(*row[2:5]))
+
+    @property
+    def context(self) -> Context:
+        """The context in which it happens."""
+        context_id = self._engine.run(self.id)["context_id"]
+        return Context.over(context_id, Observer(self._engine, context_id))
+
+    def wait(self, timeout: float | None = None) -> RunStatus:
+        """Wait until it stands still, but no longer than *timeout* seconds; return where it stands."""
+        if self._driver is not None:
+            self._driver.over.wait(timeout)
+            return self.status
+        deadline = None if timeout is None else self._engine.services.clock.monotonic() + timeout
+        pause = threading.Event()
+        while self._is_live():
+            if deadline is not None and self._engine.services.clock.monotonic() >= deadline:
+                break
+            pause.wait(POLL_SECONDS)
+        return self.status
+
+    def _is_live(self) -> bool:
+        """Whether somebody is at work on it, here or elsewhere."""
+        row = self._engine.run(self.id)
+        if row["id"] in self._engine.drivers:
+            return True
+        status = RunStatus(row["status"])
+        return status is RunStatus.QUEUED or (status.holds_context and not self._engine.is_free(row))
+
+    def result(self, timeout: float | None = None) -> dict[str, Any]:
+        """Wait until it has ended, and return the output of every instance that dispatched nothing, by instance key.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Raises:
+            TaskFailedError: a task of it failed.
+            RunPausedError: it stands still until somebody resumes it.
+            RunCancelledError: it was cancelled.
+            GetTimeoutError: it did not end within *timeout*.
+            StoreError: this process could not go on recording it.
+        """
+        status = self.wait(timeout)
+        if status is RunStatus.COMPLETED:
+            return {key: decode(text) for key, text in self._engine.services.queries.result(self.id)}
+        if self._driver is not None and self._driver.error is not None:
+            raise self._driver.error
+        if status is RunStatus.FAILED and (error := self.error) is not None:
+            raise error
+        if status is RunStatus.PAUSED:
+            raise RunPausedError(self.id, self.reason or "")
+        if status is RunStatus.CANCELLED:
+            raise RunCancelledError(self.id, self.reason or "it was cancelled")
+        if self._is_live():
+            raise GetTimeoutError(f"The result of run {self.id}", timeout or 0.0)
+        raise RunConflictError(self.id, f"was interrupted: its process is gone; go on with flow.resume({self.id!r})")
+
+    def stream(self, after: int = 0, view: str = "live") -> Iterator[StreamChunk]:
+        """Yield its chunks, first the recorded ones, then those to come, until it stands still.
+
+        Args:
+            after: the number of the last chunk that was seen; 0 for all.
+            view: ``"live"`` for chunks as they are written; a higher ``attempt`` of a key withdraws the earlier ones. ``"final"``
+                for committed ones only, in the same order: a chunk waits there for the attempts that wrote before it.
+        """
+        if view not in ("live", "final"):
+            msg = f'view is {view!r}; write "live" or "final"'
+            raise LiteFlowError(msg)
+        queries, driver = self._engine.services.queries, self._driver
+
+        def read(seq: int) -> list[tuple[Chunk, bool]]:
+            return [
+                (Chunk(number, task_id, key, 0, attempt, text), status == "committed")
+                for number, task_id, key, attempt, text, status in queries.stream(self.id, after=seq)
+            ]
+
+        return follow(after, view, read=read, feed=None if driver is None else driver.feed, is_live=self._is_live)
+
+    def tasks(self) -> list[TaskRecord]:
+        """Return one record a dispatch, in dispatch order."""
+        return [
+            TaskRecord(
+                number, key, task_id, TaskStatus(status), attempts, None if inputs is None else decode(inputs, lenient=True),
+                by, merged, from_text(dispatched), started and from_text(started), finished and from_text(finished),
+                None if error is None else Failure(error, message, traceback),
+            )
+            for number, key, task_id, status, attempts, inputs, by, merged, dispatched, started, finished, error, message, traceback
+            in self._engine.services.queries.tasks(self.id)
+        ]  # fmt: skip
+
+    def interrupt(self) -> bool:
+        """Let it stand still at once, resumable; return whether this process drives it."""
+        if self._driver is None or self._driver.over.is_set():
+            return False
+        threading.Thread(
+            target=self._driver.halt, args=(RunStatus.PAUSED, "interrupted"), name="liteflow-interrupt", daemon=True
+        ).start()
+        self._driver.over.wait(INTERRUPT_SECONDS)
+        return True
+
+    def __repr__(self) -> str:
+        """Name the run."""
+        return f"Run({self.id!r})"
+
+
+def _executor(executor: Executor | ThreadPoolExecutor | None) -> tuple[Executor, bool]:
+    """Return the executor to use, and whether the flow owns it."""
+    if executor is None:
+        return PoolExecutor(), True
+    if isinstance(executor, ThreadPoolExecutor):
+        return PoolExecutor(executor), True
+    if isinstance(executor, Executor):
+        return executor, False
+    msg = f"{type(executor).__name__} cannot run tasks; give PoolExecutor(), a ThreadPoolExecutor, or nothing for 4 threads"
+    raise LiteFlowError(msg)
+
+
+def _open(  # noqa: PLR0913, PLR0917 - what an engine consists of
+    name: str, tasks: dict[str, Any], executor: Executor, store: Any, durability: str, clock: Clock  # noqa: ANN401 - a URL or an Engine
+) -> Engine:  # fmt: skip
+    from liteflow.engine.engine import Engine  # noqa: PLC0415 - the engine brings SQLAlchemy, which takes long to import
+    from liteflow.store.database import Database  # noqa: PLC0415 - as above
+
+    database = Database(store or os.environ.get("LITEFLOW_STORE") or DEFAULT_STORE, durability=durability)
+    database.open()
+    return Engine(name, tasks, executor, database, clock)
+
+
+def _connect(context: Context, store: Any) -> None:  # noqa: ANN401 - a URL or a SQLAlchemy Engine
+    """Connect a context to a store outside any flow."""
+    engine = _open("", {}, PoolExecutor(), store, "ack", SystemClock())
+    context.move_to(Observer(engine, context.id))
+
+
+Context.connect = staticmethod(_connect)  # type: ignore[method-assign, assignment] # the one hook by which a context finds its store
+
+
+@contextmanager
+def _sigterm_exits() -> Iterator[None]:
+    """Let SIGTERM raise `SystemExit` in the main thread, unless somebody handles it already."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def exit_now(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, exit_now)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,172 @@
+"""The nouns of LiteFlow: frozen values that every other module speaks in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+Seconds = float | timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class NextTask:
+    """A request to run a task next.
+
+    Attributes:
+        id: the task to run.
+        inputs: handed to the task as its ``inputs`` argument.
+        spawn_another: start a second instance when one is active already, instead of merging into it.
+        delay: start no earlier than this long after the dispatch; seconds or a ``timedelta``.
+        wait_for: start once all these context keys have been written since the run began.
+    """
+
+    id: str
+    inputs: Any = None
+    spawn_another: bool = False
+    delay: Seconds | None = field(default=None, kw_only=True)
+    wait_for: tuple[str, ...] | list[str] | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOutput:
+    """What a task returns: its output, and the tasks to run next.
+
+    Attributes:
+        output: the value that becomes the value of the instance's key.
+        next_tasks: the tasks to dispatch; ``None`` and an empty list both mean none.
+        join: a task started once, when every instance of ``next_tasks`` has completed.
+    """
+
+    output: Any
+    next_tasks: list[NextTask] | tuple[NextTask, ...] | None = None
+    join: NextTask | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamChunk:
+    """One value of a stream.
+
+    Attributes:
+        task_id: who the chunk says it is from; the task's id for an output's chunk.
+        value: the value.
+        seq: its number in the run's stream, rising, never used twice.
+        key: the instance that wrote it.
+        attempt: which attempt of that instance wrote it, from 1.
+    """
+
+    task_id: str
+    value: Any
+    seq: int = field(default=0, kw_only=True, compare=False)
+    key: str = field(default="", kw_only=True, compare=False)
+    attempt: int = field(default=0, kw_only=True, compare=False)
+
+
+class RunStatus(StrEnum):
+    """Where a run stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more happens in such a run by itself or by ``resume``."""
+        return self in (RunStatus.COMPLETED, RunStatus.CANCELLED)
+
+    @property
+    def holds_context(self) -> bool:
+        """Whether such a run keeps other runs out of its context."""
+        return self in (RunStatus.RUNNING, RunStatus.WAITING)
+
+
+class TaskStatus(StrEnum):
+    """Where a dispatch stands."""
+
+    PENDING = "pending"  # may start
+    RUNNING = "running"  # an attempt is recorded as begun
+    BEHIND = "behind"  # one more turn of an instance that is still active
+    MERGED = "merged"  # another dispatch of the same instance does its work
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether such a dispatch is done for good (a failed one runs again after ``resume``)."""
+        return self in (TaskStatus.MERGED, TaskStatus.COMPLETED, TaskStatus.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """A recorded request to run a task: one row, one future execution.
+
+    Attributes:
+        number: its place in the order of dispatches of its run, from 1.
+        task_id: the task to execute.
+        instance: 1 for the instance whose key is the task's id, n for ``id#n``.
+        inputs: the encoded inputs; ``None`` when it has none.
+        dispatched_by: the number of the dispatch that asked for it; ``None`` for the run's first.
+    """
+
+    number: int
+    task_id: str
+    instance: int = 1
+    inputs: str | None = None
+    dispatched_by: int | None = None
+
+    @property
+    def key(self) -> str:
+        """The name of the instance, which is the context key of its output."""
+        return self.task_id if self.instance == 1 else f"{self.task_id}#{self.instance}"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An exception as text, the only form in which one is stored.
+
+    Attributes:
+        type: the qualified name of the exception's class.
+        message: what ``str`` gave, or why it gave nothing.
+        traceback: the formatted traceback, with notes and causes.
+    """
+
+    type: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """One dispatch as ``Run.tasks()`` shows it; times are aware UTC."""
+
+    number: int
+    key: str
+    task_id: str
+    status: TaskStatus
+    attempts: int
+    inputs: Any
+    dispatched_by: int | None
+    merged_into: int | None
+    dispatched_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One committed write of a context key, as ``Context.history`` shows it."""
+
+    version: int
+    key: str
+    value: Any
+    run_id: str | None
+    task_key: str | None
+    attempt: int | None
+    written_at: datetime

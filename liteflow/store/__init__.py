@@ -1,0 +1,1 @@
+"""The store remembers: tables, transactions, what the engine records, and what people ask."""

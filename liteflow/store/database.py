@@ -1,0 +1,318 @@
+"""A database: from URL to engine, its transactions, and their common commits."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from sqlalchemy import Engine, make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from liteflow.errors import StoreError, StoreUnavailableError
+from liteflow.store.dialects import sqlite_engine, sqlite_file, store_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from sqlalchemy import URL, Executable
+
+T = TypeVar("T")
+MOST_MEMBERS = 50
+
+
+class Transaction:
+    """A transaction under way, or a read, on a connection of the driver: text compiled before, parameters by name."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Any) -> None:  # noqa: ANN401 - a DBAPI connection
+        self._connection = connection
+
+    def execute(self, text: str, params: dict[str, Any]) -> Any:  # noqa: ANN401 - a DBAPI cursor
+        """Run a statement; return its cursor."""
+        return self._connection.execute(text, params)
+
+    def executemany(self, text: str, rows: Sequence[dict[str, Any]]) -> Any:  # noqa: ANN401 - a DBAPI cursor
+        """Run a statement once for each row of parameters."""
+        return self._connection.executemany(text, rows)
+
+
+class Member(Protocol):
+    """Takes part in a common commit. Its methods are called on the thread of who leads, in this order."""
+
+    def wants_sync(self) -> bool:
+        """Take up what is to be recorded; return whether it must be on the disk when the commit returns."""
+        ...
+
+    def apply(self, tx: Transaction) -> None:
+        """Record it."""
+        ...
+
+    def committed(self) -> None:
+        """The commit has succeeded."""
+        ...
+
+    def refused(self, error: Exception) -> None:
+        """The commit has failed, or this member's part of it; nothing of it is recorded."""
+        ...
+
+
+class _Work:
+    """One function as a member, whose caller waits."""
+
+    def __init__(self, work: Callable[[Transaction], Any], *, sync: bool) -> None:
+        self._work, self._sync = work, sync
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.done = threading.Event()
+
+    def wants_sync(self) -> bool:
+        return self._sync
+
+    def apply(self, tx: Transaction) -> None:
+        self.result = self._work(tx)
+
+    def committed(self) -> None:
+        self.done.set()
+
+    def refused(self, error: Exception) -> None:
+        self.error = error
+        self.done.set()
+
+
+class Database:
+    """A database, opened once a process.
+
+    Commits are led: the thread that finds nobody committing commits for all who queue meanwhile, so there is no writer thread, and
+    a commit costs its share of one transaction.
+
+    Args:
+        store: a SQLAlchemy URL or engine.
+        durability: ``"full"`` syncs every commit to the disk; ``"ack"`` those whose members ask for it.
+    """
+
+    def __init__(self, store: str | URL | Engine, *, durability: str = "ack") -> None:
+        self.url = store.url if isinstance(store, Engine) else make_url(store)
+        if self.url.get_backend_name() != "sqlite":
+            raise StoreUnavailableError(
+                self.url.render_as_string(), "only SQLite is supported so far", "write sqlite:///path/to/file.db"
+            )
+        self.url_masked = self.url.render_as_string(hide_password=True)
+        self.file = sqlite_file(self.url)
+        self._always_sync = durability == "full"
+        self._engine: Engine | None = None
+        self._texts: dict[Executable, str] = {}
+        self._queue: deque[Member] = deque()
+        self._queue_lock = threading.Lock()
+        self._leading = False
+        self._connection_lock = threading.RLock()  # of the one connection of a database in memory
+        self._writer: Any = None
+        self._syncs = False
+        self._idle: list[Any] = []  # connections to read with
+        self._opened: list[Any] = []
+        _forkable.add(self)
+
+    # -- opening ---------------------------------------------------------------------------------------------------
+
+    def open(self, *, must_exist: bool = False, read_only: bool = False) -> None:
+        """Connect, and bring a SQLite file to the schema of this version: a new one at once, an older one after a backup.
+
+        Args:
+            must_exist: do not create a file that is missing.
+            read_only: change nothing; a schema that is not this version's is refused.
+
+        Raises:
+            StoreError: it cannot be opened, is not LiteFlow's, or is of a newer schema; nothing is changed.
+        """
+        from liteflow.store import schema  # noqa: PLC0415 - the two need each other
+
+        self.connect(must_exist=must_exist, read_only=read_only)
+        if read_only:
+            schema.check(self)
+        else:
+            schema.bring_up(self)
+
+    def connect(self, *, must_exist: bool = False, read_only: bool = False) -> None:
+        """Connect, whatever the schema is."""
+        if (must_exist or read_only) and self.file is not None and not self.file.exists():
+            raise StoreUnavailableError(self.url_masked, "there is no such file", "check the path; `flow.run` makes a new store")
+        with self.errors():
+            self._engine = sqlite_engine(self.url, must_exist=must_exist, read_only=read_only)
+            self._engine.connect().close()
+
+    @property
+    def engine(self) -> Engine:
+        """The SQLAlchemy engine."""
+        if self._engine is None:
+            raise StoreUnavailableError(self.url_masked, "it is not open", "open it first")
+        return self._engine
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        opened, self._opened = self._opened, []
+        for connection in opened:
+            connection.close()
+        self._writer, self._idle = None, []
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def forget(self) -> None:
+        """Leave the connections of the parent process alone: this is a forked child."""
+        self._opened, self._writer, self._idle = [], None, []
+        self._queue, self._queue_lock, self._leading = deque(), threading.Lock(), False
+        self._connection_lock = threading.RLock()
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raise what the database says as a `StoreError` that says what to do."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception as error:
+            meant = store_error(error, self.url_masked)
+            if meant is None:
+                raise
+            raise meant from (error.orig if isinstance(error, SQLAlchemyError) and hasattr(error, "orig") else error)
+
+    def _connect_raw(self) -> Any:  # noqa: ANN401 - a DBAPI connection
+        connection = self.engine.raw_connection()
+        driver = connection.driver_connection
+        if self.file is not None:
+            connection.detach()
+            self._opened.append(driver)
+        return driver
+
+    def compile(self, statement: Executable) -> str:
+        """Return the text of a statement in this database's dialect, parameters as ``:name``."""
+        text = self._texts.get(statement)
+        if text is None:
+            compiled = statement.compile(dialect=self.engine.dialect)
+            text = str(compiled)
+            for name, value in compiled.params.items():  # SQLAlchemy's own: OFFSET 0
+                text = text if value is None else text.replace(f":{name}", str(int(value)))
+            self._texts[statement] = text
+        return text
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def read(self, *, snapshot: bool = False) -> Iterator[Transaction]:
+        """Give statements to read with; with *snapshot* they all see one state of the database."""
+        if self.file is None:
+            with self._connection_lock, self.errors():
+                yield Transaction(self._connect_raw())
+            return
+        with self.errors():
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._connect_raw()
+            if snapshot:
+                connection.execute("BEGIN")
+            try:
+                yield Transaction(connection)
+            finally:
+                if snapshot:
+                    self.engine.dialect.do_rollback(connection)
+                self._idle.append(connection)
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def write(self, work: Callable[[Transaction], T], *, sync: bool = False) -> T:
+        """Run *work* in a transaction, and return what it returns once that has committed.
+
+        What *work* raises rolls back what it did, and is raised here.
+
+        Args:
+            work: may be called on another thread.
+            sync: have it on the disk when this returns.
+        """
+        member = _Work(work, sync=sync)
+        self.join_commit(member)
+        member.done.wait()
+        if member.error is not None:
+            raise member.error
+        return member.result  # type: ignore[no-any-return] # what work gave
+
+    def join_commit(self, member: Member) -> None:
+        """Have *member* take part in the next commit, and lead that if nobody does."""
+        with self._queue_lock:
+            self._queue.append(member)
+            if self._leading:
+                return
+            self._leading = True
+        while True:
+            with self._queue_lock:
+                members = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_MEMBERS))]
+                if not members:
+                    self._leading = False
+                    return
+            self._commit(members)
+
+    def _commit(self, members: list[Member]) -> None:
+        """Commit for all members at once; one that cannot be recorded fails alone."""
+        refused: dict[int, Exception] = {}
+        try:
+            with self._connection_lock, self.errors():
+                self._transact(members, refused)
+        except Exception as error:  # noqa: BLE001 - handed to those it concerns
+            for member in members:
+                member.refused(refused.get(id(member), error))
+            return
+        for member in members:
+            error_of_member = refused.get(id(member))
+            if error_of_member is None:
+                member.committed()
+            else:
+                member.refused(error_of_member)
+
+    def _transact(self, members: list[Member], refused: dict[int, Exception]) -> None:
+        if self._writer is None:
+            self._writer = self._connect_raw()
+        connection = self._writer
+        wants = [member.wants_sync() for member in members]
+        sync = self._always_sync or any(wants)
+        if sync is not self._syncs:  # not possible inside a transaction
+            connection.execute(f"PRAGMA synchronous = {'FULL' if sync else 'NORMAL'}")
+            self._syncs = sync
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            tx = Transaction(connection)
+            for member in members:
+                self._apply(member, tx, refused, alone=len(members) == 1)
+            self.engine.dialect.do_commit(connection)
+        except BaseException:
+            if connection.in_transaction:
+                self.engine.dialect.do_rollback(connection)
+            raise
+
+    def _apply(self, member: Member, tx: Transaction, refused: dict[int, Exception], *, alone: bool) -> None:
+        if alone:
+            member.apply(tx)
+            return
+        tx.execute("SAVEPOINT member", {})
+        try:
+            with self.errors():
+                member.apply(tx)
+        except Exception as error:  # noqa: BLE001 - it concerns this member only
+            refused[id(member)] = error
+            tx.execute("ROLLBACK TO member", {})
+        tx.execute("RELEASE member", {})
+
+
+_forkable: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for database in list(_forkable):
+        database.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,135 @@
+"""Where databases differ: how each is connected, and what its errors mean."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import create_engine, event
+from sqlalchemy.pool import NullPool, StaticPool
+
+from liteflow.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Engine
+
+BUSY_SECONDS = 30.0
+_PRAGMAS = (
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA cell_size_check = ON",
+    "PRAGMA synchronous = NORMAL",
+)
+
+
+def sqlite_file(url: URL) -> Path | None:
+    """Return the file of a SQLite URL, ``None`` for a database in memory."""
+    name = url.database
+    if not name or name == ":memory:" or name.startswith("file:"):
+        return None
+    return Path(name)
+
+
+def sqlite_engine(url: URL, *, must_exist: bool, read_only: bool) -> Engine:
+    """Return an engine whose transactions are our own: ``BEGIN IMMEDIATE`` to write, ``BEGIN`` to read.
+
+    SQLAlchemy's default lets two processes read before they write, and loses one's update; see its documentation of pysqlite.
+    """
+    file = sqlite_file(url)
+    if file is None:
+        connect_args: dict[str, Any] = {"check_same_thread": False}
+        target = url
+    else:
+        mode = "ro" if read_only else "rw" if must_exist else "rwc"
+        name = f"file:{_quoted(file)}?mode={mode}"
+        target, connect_args = url.set(database=name, query={"uri": "true"}), {"check_same_thread": False}
+        if mode == "rwc":
+            _create_private(file)
+    engine = create_engine(
+        target, paramstyle="named", hide_parameters=True, poolclass=StaticPool if file is None else NullPool,
+        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, **connect_args},
+    )  # fmt: skip
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+        if not read_only:
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:  # noqa: ANN401 - a SQLAlchemy Connection
+        reads = connection.get_execution_options().get("liteflow_reads", False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _quoted(file: Path) -> str:
+    return str(file.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _create_private(file: Path) -> None:
+    """Create a database file that only its owner reads, before SQLite would create one that all do."""
+    try:
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        cure = "make the folder first, or choose another place" if isinstance(error, FileNotFoundError) else "mend that"
+        raise StoreUnavailableError(str(file), f"the file cannot be created ({error.strerror})", cure) from error
+
+
+_MEANINGS: tuple[tuple[str, type[StoreError], str, str], ...] = (
+    (
+        "database or disk is full", StoreFullError, "the disk is full, or a size limit is reached",
+        "free some space, then resume: what was recorded is safe",
+    ),
+    (
+        "disk I/O error", StoreFullError, "the disk refused to write: it may be full, or failing",
+        "free some space or check the disk, then resume: what was recorded is safe",
+    ),
+    (
+        "readonly database", StoreReadOnlyError, "the database cannot be written",
+        "make the file and its folder writable for this user",
+    ),
+    (
+        "database is locked", StoreUnavailableError, f"another program has kept the database locked for {BUSY_SECONDS:g} s",
+        "end that program's transaction, then resume",
+    ),
+    (
+        "not a database", StoreCorruptError, "the file is not a SQLite database", "name another file, or move this one away",
+    ),
+    (
+        "malformed", StoreCorruptError, "the database is damaged",
+        "restore a backup, or save what is readable with: sqlite3 FILE .recover",
+    ),
+    (
+        "unable to open", StoreUnavailableError, "the file cannot be opened",
+        "check that its folder exists, and that this user may read and write it",
+    ),
+    (
+        "no such table", StoreCorruptError, "a table is missing: the database is not LiteFlow's, or was changed by hand",
+        "name another database, or restore a backup",
+    ),
+)  # fmt: skip
+
+
+def store_error(error: BaseException, store: str) -> StoreError | None:
+    """Return what an error of the database means to its user, or ``None`` if it is not the database's."""
+    original = getattr(error, "orig", None) or error
+    if not isinstance(original, sqlite3.Error) or isinstance(original, sqlite3.ProgrammingError):
+        return None
+    message = str(original)
+    for part, kind, what, cure in _MEANINGS:
+        if part in message:
+            return kind(store, what, cure)
+    return StoreError(store, f"the database says: {message}", "look at `liteflow doctor`")

@@ -1,0 +1,41 @@
+"""A clock that stands still until it is turned."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+
+class FakeClock:
+    """A clock for `Flow(clock=...)` that moves only when told.
+
+    Args:
+        start: the time it shows at first; aware.
+    """
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        self._now = start
+        self._monotonic = 0.0
+        self._lock = threading.Lock()
+
+    def now(self) -> datetime:
+        """Return the time it shows."""
+        with self._lock:
+            return self._now
+
+    def monotonic(self) -> float:
+        """Return the seconds by which it was advanced so far."""
+        with self._lock:
+            return self._monotonic
+
+    def advance(self, span: timedelta | float) -> None:
+        """Let *span* pass, a ``timedelta`` or seconds."""
+        span = span if isinstance(span, timedelta) else timedelta(seconds=span)
+        with self._lock:
+            self._now += span
+            self._monotonic += span.total_seconds()
+
+    def jump(self, span: timedelta) -> None:
+        """Set the wall clock forward or back, as an operator or NTP may; no time passes."""
+        with self._lock:
+            self._now += span

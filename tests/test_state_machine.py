@@ -1,0 +1,190 @@
+"""`RunState` in the hands of an adversary: small programs under any schedule, with crashes, failures and pauses anywhere.
+
+Whatever the schedule, a program ends as one that ran undisturbed. The bugs planted at the end show that this would notice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from liteflow.engine.state import Request, RunState
+from liteflow.model import TaskStatus
+from tests.simulation import TROUBLE, WAIT, BrokenPromiseError, Get, Program, Set, Simulation
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from liteflow.engine.state import Decision, Entry
+
+# ---------------------------------------------------------------- the programs: how each ends depends on no order
+
+
+def body(*requests: Request, output: object = None, steps: Iterable[Get | Set] = ()):
+    def run(_inputs: str | None):
+        for step in steps:
+            yield step
+        return output, list(requests)
+
+    return run
+
+
+def adding(key: str, *requests: Request):
+    """A task that adds its inputs to a key."""
+
+    def run(inputs: str | None):
+        yield Set(key, (yield Get(key, 0)) + int(inputs or 0))
+        return inputs, list(requests)
+
+    return run
+
+
+def reading(*keys: str, default: object = WAIT):
+    """A task whose output is what it reads."""
+
+    def run(_inputs: str | None):
+        values = []
+        for key in keys:
+            values.append((yield Get(key, default)))
+        return values, []
+
+    return run
+
+
+def count(_inputs: str | None):
+    n = yield Get("n", 0)
+    yield Set("n", n + 1)
+    return n + 1, [Request("count")] if n < 5 else []
+
+
+def push(inputs: str):
+    pushed = yield Get("pushed", ())
+    yield Set("pushed", tuple(sorted({*pushed, inputs})))
+    return None, [Request("push", inputs + "+")] if inputs in "ab" else []
+
+
+def put(inputs: str):
+    yield Set(f"item{inputs}", inputs)
+    return None, [Request("sink", "all")]
+
+
+def transfer(inputs: str):
+    source, target = inputs
+    money = [(yield Get(source, 10)), (yield Get(target, 10))]
+    yield Set(source, money[0] - 1)
+    yield Set(target, money[1] + 1)
+    return None, []
+
+
+def grow(inputs: str):
+    later = [Request("grow", inputs[1:])] if inputs[1:] else []
+    return (yield Set("size", len(inputs))), [Request("leaf", "1", spawn_another=True), *later]
+
+
+def looks_at_b(_inputs: str | None):
+    """It waits for b only if b has been dispatched by then, perhaps holding a turn that b needs."""
+    k = yield Get("k", 0)
+    yield Get("b", None)
+    yield Set("k", k + 100)
+    return None, []
+
+
+def many(task: str, inputs: Iterable[object]) -> list[Request]:
+    return [Request(task, str(value), spawn_another=True) for value in inputs]
+
+
+PROGRAMS = {
+    "map-reduce on one key": Program(
+        {
+            "start": body(*many("map", range(1, 6))),
+            "map": adding("total", Request("reduce")),
+            "reduce": reading("total"),
+        },
+        {"total": 15, "reduce": [15]},
+    ),
+    "diamond": Program(
+        {
+            "start": body(Request("left"), Request("right")),
+            "left": body(Request("bottom"), output=1, steps=[Set("l", 1)]),
+            "right": body(Request("bottom"), output=2, steps=[Set("r", 2)]),
+            "bottom": reading("left", "right", "l", "r"),
+        },
+        {"bottom": [1, 2, 1, 2]},
+    ),
+    "loop": Program({"start": body(Request("count")), "count": count}, {"n": 6, "count": 6}),
+    "turns": Program(
+        {"start": body(*(Request("push", c) for c in "abcac")), "push": push}, {"pushed": (*"a a+ b b+ c".split(),)}
+    ),
+    "fan-out and gather": Program(
+        {
+            "start": body(Request("gather"), Request("split")),
+            "split": body(*many("work", range(4))),
+            "work": adding("done"),
+            "gather": reading("work", "work#2", "work#3", "work#4"),
+        },
+        {"gather": ["0", "1", "2", "3"], "done": 6},
+    ),
+    "merged dispatches": Program(
+        {"start": body(*many("put", range(4))), "put": put, "sink": reading(*(f"item{n}" for n in range(4)), default=None)},
+        {"sink": ["0", "1", "2", "3"]},
+    ),
+    "two keys each": Program(
+        {"start": body(*many("transfer", ["ab", "bc", "ca", "ac", "ab", "bc"])), "transfer": transfer},
+        {"a": 8, "b": 10, "c": 12},
+    ),
+    "spawning loop": Program(
+        {"start": body(Request("grow", "1234")), "grow": grow, "leaf": adding("leaves")}, {"leaves": 4, "size": 1}
+    ),
+    "turns of several instances": Program(
+        {
+            "start": body(*many("add", [1, 2]), Request("more")),
+            "more": body(Request("add", "4"), Request("add", "8"), *many("add", [16])),
+            "add": adding("sum", Request("reduce")),
+            "reduce": reading("sum"),
+        },
+        {"sum": 31, "reduce": [31]},
+    ),
+    "a wait within a turn": Program(
+        {
+            "start": body(Request("a"), Request("seed"), Request("c", "1")),
+            "seed": body(Request("b", "10")),
+            "a": looks_at_b,
+            "b": adding("k"),
+            "c": adding("k"),
+        },
+        {"k": 111},
+    ),
+}
+
+
+# ---------------------------------------------------------------- the promises
+
+SCHEDULES = st.binary(min_size=100, max_size=400)
+SETTINGS = settings(derandomize=True, database=None, deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+WORKERS = st.sampled_from([1, 2, 4])
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_an_undisturbed_run_on_one_worker_ends_as_it_should(name: str):
+    run = Simulation(PROGRAMS[name], workers=1)
+
+    assert run.attempts == sum(row.status is TaskStatus.COMPLETED for row in run.store.rows.values())
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@SETTINGS
+@given(workers=WORKERS, schedule=SCHEDULES)
+def test_whatever_happens_a_run_ends_as_an_undisturbed_one(name: str, workers: int, schedule: bytes):
+    Simulation(PROGRAMS[name], workers, schedule)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 64])
+@settings(SETTINGS, max_examples=10)
+@given(schedule=st.binary(min_size=600, max_size=900).map(lambda choices: bytes(choice % TROUBLE for choice in choices)))
+def test_64_tasks_that_change_one_key_need_at_most_3_attempts_each(workers: int, schedule: bytes):
+    sums = Program({"start": body(*many("add", range(64))), "add": adding("sum")}, {"sum": 2016})
+
+    assert Simulation(sums, workers, schedule).attempts <= 1 + 3 * 64
