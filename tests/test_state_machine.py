@@ -5,20 +5,20 @@ Whatever the schedule, a program ends as one that ran undisturbed. The bugs plan
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from liteflow.engine.state import Request, RunState
-from liteflow.model import TaskStatus
+from liteflow.engine.state import Decision, Request, RunState
+from liteflow.model import RunStatus, TaskStatus
 from tests.simulation import TROUBLE, WAIT, BrokenPromiseError, Get, Program, Set, Simulation
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from liteflow.engine.state import Decision, Entry
+    from liteflow.engine.state import Entry
 
 # ---------------------------------------------------------------- the programs: how each ends depends on no order
 
@@ -149,13 +149,13 @@ PROGRAMS = {
     ),
     "a wait within a turn": Program(
         {
-            "start": body(Request("a"), Request("seed"), Request("c", "1")),
+            "start": body(Request("seed"), *many("a", range(2)), *many("c", [1, 1, 1])),
             "seed": body(Request("b", "10")),
             "a": looks_at_b,
             "b": adding("k"),
             "c": adding("k"),
         },
-        {"k": 111},
+        {"k": 213},
     ),
 }
 
@@ -163,7 +163,7 @@ PROGRAMS = {
 # ---------------------------------------------------------------- the promises
 
 SCHEDULES = st.binary(min_size=100, max_size=400)
-SETTINGS = settings(derandomize=True, database=None, deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(derandomize=True, database=None, deadline=None, max_examples=250, suppress_health_check=list(HealthCheck))
 WORKERS = st.sampled_from([1, 2, 4])
 
 
@@ -188,3 +188,124 @@ def test_64_tasks_that_change_one_key_need_at_most_3_attempts_each(workers: int,
     sums = Program({"start": body(*many("add", range(64))), "add": adding("sum")}, {"sum": 2016})
 
     assert Simulation(sums, workers, schedule).attempts <= 1 + 3 * 64
+
+
+# ---------------------------------------------------------------- planted bugs
+
+
+class NoConflictCheck(RunState):
+    def completed(
+        self, number: int, requests: Sequence[Request], *, wrote: Collection[str] = (), outdated: Collection[str] = ()
+    ) -> Decision:
+        return super().completed(number, requests, outdated=outdated)
+
+
+class NoStaleRerun(RunState):
+    def completed(
+        self, number: int, requests: Sequence[Request], *, wrote: Collection[str] = (), outdated: Collection[str] = ()
+    ) -> Decision:
+        return super().completed(number, requests, wrote=wrote, outdated=[key for key in outdated if key in wrote])
+
+
+class RequestsLostInConflict(RunState):
+    def completed(
+        self, number: int, requests: Sequence[Request], *, wrote: Collection[str] = (), outdated: Collection[str] = ()
+    ) -> Decision:
+        dispatched_before = self.live[number].contends
+        return super().completed(number, () if dispatched_before else requests, wrote=wrote, outdated=outdated)
+
+
+class FollowersLostInConflict(RunState):
+    def _conflict(self, number: int, keys: Collection[str]) -> Decision:
+        decision = super()._conflict(number, keys)
+        for follower in self.lines[self.live[number].dispatch.key][1:]:
+            self._merge(follower, number, Decision())
+        return decision
+
+
+class NoMergeOnResume(RunState):
+    def resume(self) -> Decision:
+        self._merge_followers = lambda _number, _decision: None
+        decision = super().resume()
+        del self._merge_followers
+        return decision
+
+
+class InstanceNumbersReused(RunState):
+    def _dispatch(self, request: Request, by: int | None, decision: Decision):
+        self.spawned = {}
+        for entry in self.live.values():
+            task, n = entry.dispatch.task_id, entry.dispatch.instance
+            self.spawned[task] = max(n, self.spawned.get(task, 1))
+        super()._dispatch(request, by, decision)
+
+
+class InstanceNumbersForgottenInCrash(RunState):
+    @classmethod
+    def load(cls, entries: Iterable[Entry], **rest: Any) -> RunState:
+        return super().load(entries, **{**rest, "spawned": {}})
+
+
+class OldestInstanceByDispatch(RunState):
+    @classmethod
+    def load(cls, entries: Iterable[Entry], **rest: Any) -> RunState:
+        state = super().load(entries, **rest)
+        state.instances = {}
+        for key, line in sorted(state.lines.items(), key=lambda item: item[1]):
+            state.instances.setdefault(state.live[line[0]].dispatch.task_id, {})[key] = None
+        return state
+
+
+class TurnsKeptWhileWaiting(RunState):
+    def blocks(self, number: int, key: str) -> bool:
+        contends, self.live[number].contends = self.live[number].contends, frozenset()
+        closes = super().blocks(number, key)
+        self.live[number].contends = contends
+        return closes
+
+
+class PausedWithNothingLeft(RunState):
+    def _settle(self, decision: Decision) -> Decision:
+        super()._settle(decision)
+        if self.stopping and decision.run is RunStatus.COMPLETED:
+            decision.run = self.stopping[0]
+        return decision
+
+
+class FailureStopsNothing(RunState):
+    def begin(self, number: int) -> int | None:
+        stopping, self.stopping = self.stopping, None
+        attempt = super().begin(number)
+        self.stopping = stopping
+        return attempt
+
+
+class BehindStartsAtOnce(RunState):
+    def _dispatch(self, request: Request, by: int | None, decision: Decision):
+        super()._dispatch(request, by, decision)
+        self._ready.append(decision.dispatched[-1].dispatch.number)
+
+
+PLANTED = {
+    NoConflictCheck: "ends as one that was not disturbed",
+    NoStaleRerun: "sees what its dispatcher wrote",
+    RequestsLostInConflict: "ends as one that was not disturbed",
+    FollowersLostInConflict: "what was decided is what was recorded",
+    NoMergeOnResume: "only what runs has followers",
+    InstanceNumbersReused: "no instance number is used twice",
+    InstanceNumbersForgottenInCrash: "what was decided is what was recorded",
+    OldestInstanceByDispatch: "what was decided is what was recorded",
+    TurnsKeptWhileWaiting: "something can go on",
+    PausedWithNothingLeft: "something can go on",
+}
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_bug_is_found(bug: type[RunState]):
+    @settings(SETTINGS, max_examples=3_000, phases=[Phase.generate])
+    @given(program=st.sampled_from(list(PROGRAMS.values())), workers=WORKERS, schedule=SCHEDULES)
+    def search(program: Program, workers: int, schedule: bytes):
+        Simulation(program, workers, schedule, bug)
+
+    with pytest.raises(BrokenPromiseError, match=PLANTED[bug]):
+        search()

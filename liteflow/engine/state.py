@@ -223,8 +223,12 @@ class RunState:
         return line is not None and key not in self.produced and (caller is None or self.live[caller].dispatch.key != key)
 
     def blocks(self, number: int, key: str) -> bool:
-        """The attempt of *number* waits for *key*; return whether that closes a circle of waits, so that it can never end."""
+        """The attempt of *number* waits for *key*; return whether that closes a circle of waits, so that it can never end.
+
+        Its turns over contended keys pass on, as what it waits for may need them: afterwards `take_ready` may have more.
+        """
         self.live[number].waits_for = key
+        self._release(self.live[number])
         wanted: str | None = key
         for _ in range(len(self.live)):
             line = self.lines.get(wanted) if wanted is not None and wanted not in self.produced else None

@@ -309,7 +309,8 @@ class PoolExecutor(Executor):
             with lock:
                 job = self._next(carrier)
                 called = self._call() if job is None and self._queue else []
-            self._start(called)
+            if called:
+                self._start(called)
         return not carrier.is_at_work
 
     def _first(self, carrier: _Carrier) -> Callable[[], None] | None:

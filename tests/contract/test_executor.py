@@ -1,0 +1,497 @@
+"""What every executor promises, and what comes of calling a task."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+import liteflow.executor
+from liteflow.errors import LiteFlowError
+from liteflow.executor import Executor, PoolExecutor
+from liteflow.executor.invoke import MAX_TEXT, Raised, bind
+from liteflow.model import TaskOutput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SECONDS = 20  # a wait this long has failed
+QUIET = 0.3  # seconds in which nothing is to happen
+
+
+class CountingPool(ThreadPoolExecutor):
+    """A user's pool that counts how often it is asked for a thread."""
+
+    asked = 0
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.asked += 1
+        return super().submit(fn, *args, **kwargs)
+
+
+class Case(NamedTuple):
+    executor: Executor
+    users: CountingPool | None
+
+
+CASES = [pytest.param(kind, n, id=f"{kind}-{n}") for kind in ("own", "users") for n in (1, 4)]
+
+
+@pytest.fixture(params=["own-1", "own-4", "users-1", "users-4"])
+def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+    kind, workers = request.param.split("-")
+    users = CountingPool(int(workers)) if kind == "users" else None
+    executor = PoolExecutor(users) if users else PoolExecutor(max_workers=int(workers))
+    yield Case(executor, users)
+    executor.shutdown(wait=True)
+    if users:
+        users.shutdown()
+
+
+@pytest.fixture
+def executor(case: Case) -> Executor:
+    return case.executor
+
+
+def passes(event: threading.Event) -> None:
+    assert event.wait(SECONDS)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what only the inside of an executor tells."""
+    beat, left = threading.Event(), SECONDS * 1_000
+    while not condition():
+        left -= 1
+        assert left, "it did not happen"
+        beat.wait(0.001)
+
+
+class Crowd:
+    """Counts who is at work side by side."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        yield
+        with self._lock:
+            self.now -= 1
+
+
+@contextmanager
+def occupied(executor: Executor, slots: int) -> Iterator[Callable[[], None]]:
+    """Have jobs hold *slots* slots until the block ends, or until the call it gives."""
+    begun, go_on = threading.Barrier(slots + 1), threading.Event()
+
+    def hold() -> None:
+        begun.wait(SECONDS)
+        passes(go_on)
+
+    for _ in range(slots):
+        executor.submit(hold)
+    begun.wait(SECONDS)
+    try:
+        yield go_on.set
+    finally:
+        go_on.set()
+
+
+def drained(executor: Executor) -> None:
+    """Wait until all that was submitted has begun, and no job but the last is needed to tell."""
+    last = threading.Event()
+    executor.submit(last.set)
+    passes(last)
+
+
+# ---------------------------------------------------------------- order and slots
+
+
+def test_jobs_begin_in_the_order_of_submission(executor: Executor):
+    order: list[int] = []
+    with occupied(executor, executor.max_workers - 1):  # one thread is left, so that the order of appending tells
+        for number in range(200):
+            executor.submit(lambda number=number: order.append(number))
+        drained(executor)
+
+    assert order == list(range(200))
+
+
+def test_as_many_jobs_as_there_are_workers_run_side_by_side_and_never_more(executor: Executor):
+    crowd, meeting, done = Crowd(), threading.Barrier(executor.max_workers), threading.Semaphore(0)
+    jobs = 25 * executor.max_workers
+
+    def job() -> None:
+        with crowd.inside():
+            meeting.wait(SECONDS)
+        done.release()
+
+    for _ in range(jobs):
+        executor.submit(job)
+
+    assert all(done.acquire(timeout=SECONDS) for _ in range(jobs))
+    assert crowd.most == executor.max_workers
+
+
+def test_there_are_never_more_at_once_when_jobs_wait_and_come_back_in_a_crowd(executor: Executor):
+    crowd, done = Crowd(), threading.Semaphore(0)
+
+    def job(depth: int) -> None:
+        child = threading.Event()
+        with crowd.inside():
+            for event in (child, threading.Event()):
+                executor.submit(lambda event=event: (job(depth - 1) if depth else None, event.set()), next_here=depth % 2 == 0)
+        with executor.blocked():
+            passes(child)
+        with crowd.inside():
+            done.release()
+
+    for _ in range(8):
+        executor.submit(lambda: job(4))
+
+    assert all(done.acquire(timeout=SECONDS) for _ in range(8 * (2**5 - 1)))
+    assert crowd.most <= executor.max_workers
+
+
+def test_a_job_that_raises_is_told_and_takes_no_slot_with_it(executor: Executor, caplog: pytest.LogCaptureFixture):
+    for error in (ValueError("broken"), SystemExit(3), KeyboardInterrupt()) * 3:
+        executor.submit(lambda error=error: (_ for _ in ()).throw(error))
+
+    with occupied(executor, executor.max_workers):
+        assert [record.exc_info[0] for record in caplog.records if record.exc_info].count(SystemExit) == 3
+
+
+# ---------------------------------------------------------------- jobs that wait
+
+
+def test_a_job_that_waits_leaves_its_slot_to_others(executor: Executor):
+    crowd, event, done = threading.Barrier(executor.max_workers), threading.Event(), threading.Semaphore(0)
+
+    def wait() -> None:
+        with executor.blocked():
+            passes(event)
+        done.release()
+
+    for _ in range(3 * executor.max_workers):
+        executor.submit(wait)
+    for _ in range(executor.max_workers):
+        executor.submit(lambda: crowd.wait(SECONDS))  # all slots are needed for one of these to pass
+    executor.submit(event.set)
+
+    assert all(done.acquire(timeout=SECONDS) for _ in range(3 * executor.max_workers))
+
+
+def test_fifty_jobs_that_each_wait_for_the_next_come_to_an_end(executor: Executor):
+    unwound: list[int] = []
+
+    def job(depth: int, over: threading.Event) -> None:
+        if depth < 50:
+            inner = threading.Event()
+            executor.submit(lambda: job(depth + 1, inner))
+            with executor.blocked():
+                passes(inner)
+        unwound.append(depth)
+        over.set()
+
+    over = threading.Event()
+    executor.submit(lambda: job(0, over))
+
+    passes(over)
+    assert unwound == list(range(50, -1, -1))
+
+
+def test_who_comes_back_waits_for_a_slot_and_goes_before_jobs_that_have_not_begun(executor: Executor):
+    order: list[str] = []
+    waiting, event, back = threading.Event(), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with executor.blocked():
+            waiting.set()
+            passes(event)
+        order.append("back")
+        back.set()
+
+    executor.submit(wait)
+    passes(waiting)
+    with occupied(executor, executor.max_workers) as let_go:
+        for _ in range(5):
+            executor.submit(lambda: (passes(back), order.append("new")) if "back" not in order else order.append("new"))
+        event.set()
+        until(lambda: len(executor._returning) == 1)
+        assert order == []
+        let_go()
+        passes(back)
+    drained(executor)
+
+    assert order[0] == "back"
+
+
+def test_a_second_wait_within_a_wait_and_a_wait_outside_a_job_free_nothing(executor: Executor):
+    crowd, inside, event, done = Crowd(), threading.Event(), threading.Event(), threading.Semaphore(0)
+
+    def wait() -> None:
+        with executor.blocked(), executor.blocked():
+            inside.set()
+            passes(event)
+
+    def job() -> None:
+        with crowd.inside(), executor.blocked() if threading.current_thread() is threading.main_thread() else crowd.inside():
+            done.release()
+
+    executor.submit(wait)
+    passes(inside)
+    with executor.blocked():
+        for _ in range(50):
+            executor.submit(job)
+        assert all(done.acquire(timeout=SECONDS) for _ in range(50))
+    event.set()
+
+    assert crowd.most <= 2 * executor.max_workers  # each counts itself twice
+
+
+def test_an_error_in_a_wait_passes_through_and_the_slot_is_taken_back(executor: Executor):
+    caught: list[str] = []
+
+    def job() -> None:
+        try:
+            with executor.blocked():
+                raise LookupError("gone")
+        except LookupError as error:
+            caught.append(str(error))
+
+    for _ in range(10):
+        executor.submit(job)
+    with occupied(executor, executor.max_workers):
+        assert caught == ["gone"] * 10
+
+
+# ---------------------------------------------------------------- a job's next
+
+
+def chain(executor: Executor, length: int) -> set[int]:
+    """Run jobs that each submit the next one as their last deed; return on which threads."""
+    threads: set[int] = set()
+    over = threading.Event()
+
+    def job(left: int) -> None:
+        threads.add(threading.get_ident())
+        if left:
+            executor.submit(lambda: job(left - 1), next_here=True)
+        else:
+            over.set()
+
+    executor.submit(lambda: job(length - 1))
+    passes(over)
+    return threads
+
+
+def test_a_chain_of_a_thousand_stays_on_one_thread_and_asks_the_pool_once(case: Case):
+    assert len(chain(case.executor, 1_000)) == 1
+    assert case.users is None or case.users.asked == 1
+
+
+def test_a_job_that_promised_to_end_and_then_waits_strands_nobody(executor: Executor):
+    over = threading.Event()
+
+    def job() -> None:
+        successor = threading.Event()
+        executor.submit(successor.set, next_here=True)
+        with executor.blocked():
+            passes(successor)
+        over.set()
+
+    executor.submit(job)
+
+    passes(over)
+
+
+def test_the_promise_holds_for_one_job_only(executor: Executor):
+    others = executor.max_workers - 1
+    meeting = threading.Barrier(executor.max_workers + 1)
+
+    def job() -> None:
+        for _ in range(others + 1):
+            executor.submit(lambda: meeting.wait(SECONDS), next_here=True)
+
+    executor.submit(job)
+
+    meeting.wait(SECONDS)
+
+
+def test_the_promise_means_nothing_outside_a_job(executor: Executor):
+    done = threading.Event()
+
+    executor.submit(done.set, next_here=True)
+
+    passes(done)
+
+
+# ---------------------------------------------------------------- idle, and the end
+
+
+def switches() -> dict[str, str]:
+    """Return how often each thread of this process has gone to sleep."""
+    tasks = Path("/proc/self/task")
+    mine = str(threading.get_native_id())
+    return {
+        task.name: next(line for line in (task / "status").read_text().splitlines() if line.startswith("voluntary"))
+        for task in tasks.iterdir()
+        if task.name != mine
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux counts for each thread")
+def test_no_thread_wakes_while_there_is_nothing_to_do(executor: Executor):
+    with occupied(executor, executor.max_workers):
+        pass
+    chain(executor, 10)
+    until(lambda: executor._ours + executor._theirs == 0)
+    threading.Event().wait(QUIET / 3)
+
+    before = switches()
+    threading.Event().wait(QUIET)
+
+    assert switches() == before
+
+
+def test_shutdown_drops_the_jobs_that_have_not_begun_and_lets_the_others_end(executor: Executor):
+    ran: list[str] = []
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def first() -> None:
+        begun.set()
+        passes(go_on)
+        executor.submit(lambda: ran.append("late"))  # a running job gets no error
+        ran.append("first")
+        ended.set()
+
+    executor.submit(first)
+    passes(begun)
+    with occupied(executor, executor.max_workers - 1):
+        executor.submit(lambda: ran.append("dropped"))
+        executor.shutdown()
+        go_on.set()
+        passes(ended)
+    executor.shutdown(wait=True)
+
+    assert ran == ["first"]
+    with pytest.raises(LiteFlowError, match="was shut down"):
+        executor.submit(lambda: None)
+
+
+def test_shutdown_from_within_a_job_does_not_wait_for_that_job(executor: Executor):
+    over = threading.Event()
+
+    executor.submit(lambda: (executor.shutdown(wait=True), over.set()))
+
+    passes(over)
+
+
+def test_an_executor_that_was_forgotten_lets_its_threads_end_and_does_what_it_took_on():
+    ran = threading.Event()
+    executor = PoolExecutor()
+    with occupied(executor, 4):
+        pass
+    until(lambda: len(executor._parked) == 4)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("liteflow-")]
+    gone = weakref.ref(executor)
+
+    executor.submit(ran.set)
+    del executor
+
+    passes(ran)
+    until(lambda: gc.collect() >= 0 and gone() is None)
+    for thread in threads:
+        thread.join(SECONDS)
+        assert not thread.is_alive()
+
+
+SCRIPT = """
+import os, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from liteflow.executor import PoolExecutor
+
+workers = int(sys.argv[2])
+executor = PoolExecutor(ThreadPoolExecutor(workers)) if sys.argv[1] == "users" else PoolExecutor(max_workers=workers)
+
+def works():
+    done, inner = threading.Event(), threading.Event()
+    def outer():
+        executor.submit(inner.set)
+        with executor.blocked():
+            inner.wait()
+        done.set()
+    executor.submit(outer)
+    return done.wait(10)
+
+assert works()
+"""
+
+FORK = """
+def child_works():
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if works() else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+assert child_works(), "while idle"
+with executor._lock:
+    assert child_works(), "while another thread had the lock"
+inside = []
+def job():
+    inside.append(child_works())
+    child = os.fork()
+    if child == 0:
+        return  # up into the loop of a thread that is not there any more
+    if sys.argv[1] == "own":
+        os.waitpid(child, 0)
+    else:
+        os.kill(child, 9)  # it is back in the user's pool, which does not expect it
+    over.set()
+over = threading.Event()
+executor.submit(job)
+assert over.wait(20) and inside == [True], "within a job"
+assert works(), "the parent"
+"""
+
+each_case = pytest.mark.parametrize(("kind", "workers"), CASES)
+
+
+def run_script(script: str, *arguments: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script, *arguments],
+        timeout=2 * SECONDS, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )  # fmt: skip
+
+    assert ended.returncode == 0, ended.stderr
+
+
+@each_case
+def test_an_idle_executor_does_not_keep_a_script_from_ending(kind: str, workers: int):
+    run_script(SCRIPT, kind, str(workers))
+
+
+@pytest.mark.parametrize("hang", ["threading.Event().wait()", "\n    with executor.blocked(): threading.Event().wait()"])
+def test_a_job_that_hangs_on_a_thread_of_ours_does_not_keep_a_script_from_ending(hang: str):
+    tail = f"\nbegun = threading.Event()\ndef job():\n    begun.set()\n    {hang.strip()}\nexecutor.submit(job)\nbegun.wait()"
+
+    run_script(SCRIPT + tail, "own", "4")
+
+
+@each_case
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_and_its_parent_go_on(kind: str, workers: int):
+    run_script(SCRIPT + FORK, kind, str(workers))
