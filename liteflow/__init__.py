@@ -10,6 +10,7 @@ from liteflow.errors import (
     InvalidKeyError,
     LeaseLostError,
     LiteFlowError,
+    NotATaskError,
     RunCancelledError,
     RunConflictError,
     RunNotFoundError,
@@ -29,8 +30,9 @@ from liteflow.errors import (
     WorkerLostError,
 )
 from liteflow.executor import Executor, PoolExecutor
-from liteflow.flow import Flow, Run
+from liteflow.flow import Flow
 from liteflow.model import NextTask, StreamChunk, TaskOutput
+from liteflow.run import Run
 
 __all__ = [
     "Context",
@@ -44,6 +46,7 @@ __all__ = [
     "LeaseLostError",
     "LiteFlowError",
     "NextTask",
+    "NotATaskError",
     "PoolExecutor",
     "Run",
     "RunCancelledError",

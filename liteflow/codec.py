@@ -1,379 +1,467 @@
-"""Values <-> JSON text, exactly: what comes back is equal to what was stored, and of the same type (rule R11).
+"""Values to text and back, exactly.
 
-What JSON holds exactly is stored plainly. Anything else becomes an object with a ``$type``: ``{"$type": "tuple", "value": [1, 2]}``. The
-set of tags is closed, and a tag that names a class resolves only to one that this process has already imported, so that reading a
-database never imports, and never runs code of the database's choosing.
+What JSON holds exactly is written as plain JSON. Anything else becomes an object whose first key, its tag, begins with
+``$``: ``{"$tuple": [1, 2]}`` for a type of the standard library, ``{"$record": "shop.models:Order", "value": {...}}`` for
+a user's class. A dict that looks like that is written as ``{"$dict": [[key, value], ...]}``, so nothing is mistaken for a
+tag. Reading imports nothing: a tag leads only to a class that is imported already, and is of the kind the tag says.
 """
+# ruff: noqa: ANN401 - values of any type pass through here
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import datetime as dt
-import math
-import operator
-import pathlib
+import re
 import sys
-import uuid
-import zoneinfo
+from base64 import b64decode, b64encode
+from copy import deepcopy
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from enum import Enum, Flag
+from functools import lru_cache, partial
+from math import inf, isfinite
+from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
+from types import ModuleType, NoneType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from liteflow.errors import InvalidKeyError, SerializationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection
 
-MAX_DEPTH = 200
-MAX_CHARACTERS = 64 << 20
-MAX_KEY_BYTES = 512
-TAG = "$type"
-_PLAIN = frozenset({str, int, bool, type(None)})
-_to_json, _from_json = msgspec.json.Encoder(), msgspec.json.Decoder()
+T = TypeVar("T")
+
+MAX_BYTES = 64 * 2**20  # of the text of one value: a row of the database, held in memory several times
+MAX_DEPTH = 100  # levels; each takes a few of the thousand stack frames that Python grants
+MAX_KEY_BYTES = 512  # what every database takes into an index
+
+_LEAST, _MOST = -(2**63), 2**63 - 1  # an integer column; SQL reads a longer number as an inexact one
+_MANY = 16  # items from which on one look at all their types is quicker than a look at each
+_SAFE = {str, bool, NoneType}
+_PLAIN = _SAFE | {int, float, list, dict}
+_TAG_SIGN = re.compile(r'\{\s*"\$')
+
+_dump = msgspec.json.Encoder().encode
+_load = msgspec.json.Decoder().decode
 
 
-@dataclasses.dataclass(frozen=True)
 class Opaque:
-    """A stored value of a class that this process lacks, as a lenient reader gets it.
+    """What stands in for a stored value that cannot be built here, when a reader asks leniently.
 
     Attributes:
-        json: what is stored.
-        needs: what to import, or to register, to have the value itself.
+        name: the class that was stored, or the tag.
+        json: the stored text of the value.
+        why: what is missing and what to do, mostly what to import.
     """
 
-    json: Any
-    needs: str
+    def __init__(self, name: str, json: str, why: str) -> None:
+        self.name, self.json, self.why = name, json, why
 
-
-class _Codec(NamedTuple):
-    """How values of one kind become JSON and come back."""
-
-    pack: Callable[[Any], Any]
-    unpack: Callable[[Any], Any]
-
-
-_registered: dict[type, tuple[str, Callable[[Any], Any]]] = {}
-_by_name: dict[str, Callable[[Any], Any]] = {}
-
-
-def register(cls: type, encode: Callable[[Any], Any], decode: Callable[[Any], Any], name: str | None = None) -> None:
-    """Have values of a class stored.
-
-    Args:
-        cls: the class; values of exactly this class.
-        encode: makes a value of it into one that can be stored.
-        decode: makes that into a value of the class again.
-        name: what it is stored as; by default the class's importable name.
-    """
-    stored = name or class_name(cls)
-    _registered[cls] = (stored, encode)
-    _by_name[stored] = decode
+    def __repr__(self) -> str:
+        """Show the JSON, and why it is not the value."""
+        return f"<{self.name} {self.json} ({self.why})>"
 
 
 def encode(value: object) -> str:
-    """Return the text of a value; equal text for the same value.
+    """Return *value* as JSON text from which `decode` builds an equal value of the same type.
 
     Raises:
-        SerializationError: it cannot be stored; says where inside the value, and the ways out.
+        SerializationError: it, or something in it, cannot be stored exactly, or is too deep or too large.
     """
     try:
-        packed = _pack(value, "", 0)
-        text = _to_json.encode(packed).decode()
+        raw = _encode_plain(value) or _dump(_Packer().pack(value))
     except RecursionError:
-        raise SerializationError(f"a value is nested too deeply; {MAX_DEPTH} levels can be stored") from None
-    if len(text) > MAX_CHARACTERS:
-        raise SerializationError(
-            f"a value of {len(text)} characters is too large; {MAX_CHARACTERS} can be stored: keep it in a file, and store its path"
-        )
-    return text
+        raise SerializationError("the value is nested too deeply; store it in pieces") from None
+    if len(raw) > MAX_BYTES:
+        raise SerializationError(f"the value takes {len(raw)} bytes of JSON, more than {MAX_BYTES}; store it in pieces")
+    return raw.decode()
 
 
-def decode(text: str, *, lenient: bool = False) -> Any:  # noqa: ANN401 - any value
-    """Return a fresh copy of the value that *text* stands for.
+def decode(text: str, *, lenient: bool = False) -> Any:
+    """Return the value that `encode` wrote, a fresh one at every call.
 
     Args:
-        text: what `encode` gave.
-        lenient: show a value of a class that this process lacks as an `Opaque`.
+        text: the stored text.
+        lenient: put an `Opaque` in place of what cannot be built here, instead of raising.
 
     Raises:
-        SerializationError: the text is no such text, or names a class that this process has not imported.
+        SerializationError: the text is damaged, of an unknown format, or needs a class that is not imported here.
     """
     try:
-        value = _from_json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise SerializationError(
-            f"the stored text cannot be read ({error}); it was not written by LiteFlow, or is damaged"
-        ) from None
-    return _unpack(value, lenient=lenient) if f'"{TAG}"' in text else value
+        tree = _load(text)
+        tagged = '"$' in text and _TAG_SIGN.search(text)  # the quick test first; it settles most texts
+        return _unpack(tree, lenient=lenient) if tagged else tree
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        why = f"the stored text is damaged, or not written by LiteFlow: {error}"
+        if lenient:
+            return Opaque("text", text, why)
+        raise SerializationError(why) from error
+
+
+def register(cls: type[T], encode: Callable[[T], object], decode: Callable[[Any], T], name: str | None = None) -> None:
+    """Tell how values of a class are stored: of this very class, not of its subclasses.
+
+    Args:
+        cls: the class.
+        encode: returns what to store instead: any value that can be stored.
+        decode: returns an equal instance from that.
+        name: what the class is called in the store, by default ``module:QualifiedName``. A class may be registered
+            again under a new name; what was stored under the old one stays readable.
+
+    Raises:
+        SerializationError: *cls* is stored without help, or *name* stands for another class.
+    """
+    if cls in _PLAIN or cls in _FORMS:
+        raise SerializationError(f"{_label(cls)} cannot be registered: LiteFlow stores it as it is; wrap it in a class")
+    own = _name_of(cls)
+    form = _Form(name or own, own, encode, decode)
+    if _NAMED.get(form.tag, form).payload != own:
+        raise SerializationError(f"{form.tag} is registered for {_NAMED[form.tag].payload}; give {own} another name")
+    _REGISTERED[cls] = _NAMED[form.tag] = form
 
 
 def check_key(key: object, kind: str = "Context key") -> str:
-    """Return *key* if it can name something in the store.
+    """Return *key* if every database can hold it.
 
     Raises:
-        InvalidKeyError: it is no string, is empty, too long, or holds what no database keeps.
+        InvalidKeyError: it is not a string, is empty, holds NUL or half a surrogate pair, or has more than 512 bytes.
     """
     if not isinstance(key, str):
-        raise InvalidKeyError(kind, key, f"is a {type(key).__name__}; use a string")
-    if not key:
-        raise InvalidKeyError(kind, key, "is empty; use at least one character")
-    if "\0" in key:
-        raise InvalidKeyError(kind, key, "holds a NUL character; leave it out")
+        why = f"is of type {_label(type(key))}; use a string"
+    elif not key:
+        why = "is empty; use at least one character"
+    elif "\0" in key:
+        why = "holds a NUL character; leave it out"
+    elif not _is_unicode(key):
+        why = "holds half a surrogate pair; use characters that UTF-8 can write"
+    elif (size := len(key.encode())) > MAX_KEY_BYTES:
+        why = f"is {size} bytes long; use at most {MAX_KEY_BYTES}"
+    else:
+        return str.__str__(key)  # of a subclass, the characters alone
+    raise InvalidKeyError(kind, key, why)
+
+
+# -- plain JSON ------------------------------------------------------------------------------------------------------
+
+
+def _encode_plain(value: object) -> bytes:
+    """Return *value* as JSON, or nothing if JSON would not give it back as it is."""
     try:
-        size = len(key.encode())
-    except UnicodeEncodeError:
-        raise InvalidKeyError(kind, key, "holds half of a surrogate pair; use text that can be encoded as UTF-8") from None
-    if size > MAX_KEY_BYTES:
-        raise InvalidKeyError(kind, key, f"has {size} bytes; use at most {MAX_KEY_BYTES}")
-    return str(key)
+        raw = _dump(value) if _weigh((value,), 0) < inf else b""
+    except UnicodeEncodeError:  # a lone surrogate
+        return b""
+    return b"" if b'{"$' in raw else raw  # quotes in a string are escaped, so that is always the first key of an object
 
 
-# -- packing ---------------------------------------------------------------------------------------------------------
+def _weigh(items: Collection[Any], depth: int) -> float:  # noqa: C901, PLR0912 - the hot loop: one branch a type
+    """Return how many values these are, with all inside them; infinity unless JSON holds each exactly.
+
+    Types are compared by identity: an enum, a subclass or a bool in place of an int would come back as another type.
+    A lone surrogate passes; the JSON encoder refuses that itself.
+    """
+    count: float = len(items)
+    if count > _MANY:
+        kinds = set(map(type, items))
+        if kinds <= _SAFE or (kinds == {float} and isfinite(sum(items))):
+            return count
+        if kinds == {int}:
+            return count if min(items) >= _LEAST and max(items) <= _MOST else inf
+    for item in items:
+        kind = type(item)
+        if kind is str or kind is bool or item is None:
+            continue
+        if kind is int:
+            count += 0 if _LEAST <= item <= _MOST else inf
+        elif kind is float:
+            count += 0 if isfinite(item) else inf
+        elif depth > MAX_DEPTH:
+            return inf
+        elif kind is dict:
+            for key in item:
+                if type(key) is not str:
+                    return inf
+            count += _weigh(item.values(), depth + 1)
+        elif kind is list:
+            count += _weigh(item, depth + 1)
+        else:
+            return inf
+        if count > MAX_BYTES:  # or a few objects that hold each other many times over would outgrow all memory
+            return inf
+    return count
 
 
-def _pack(value: Any, path: str, depth: int) -> Any:  # noqa: ANN401 - any value
-    """Return what of JSON stands for *value*: itself where it is plain JSON."""
-    kind = type(value)
-    if kind is str or kind is int or kind is float:
-        return _pack_scalar(kind, value)
-    if kind in _PLAIN:
-        return value
-    if depth >= MAX_DEPTH:
-        raise SerializationError(f"a value is nested too deeply; {MAX_DEPTH} levels can be stored", path=path[:80])
-    if kind is dict:
-        return _pack_dict(value, path, depth)
-    if kind is list:
-        return _pack_items(value, path, depth)
-    return _pack_tagged(kind, value, path, depth)
-
-
-def _pack_scalar(kind: type, value: Any) -> Any:  # noqa: ANN401 - a str, int or float
-    if kind is float:
-        return value if math.isfinite(value) else {TAG: "float", "value": str(value)}
-    if kind is int:
-        return value if -(2**63) <= value < 2**63 else {TAG: "int", "value": hex(value)}
-    return value if value.isascii() or _is_text(value) else {TAG: "str", "value": value.encode("utf-8", "surrogatepass").hex()}
-
-
-def _is_text(value: str) -> bool:
+def _is_unicode(text: str) -> bool:
     try:
-        value.encode()
+        return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
         return False
-    return True
 
 
-def _pack_items(items: Iterable[Any], path: str, depth: int) -> list[Any]:
-    return [
-        item if type(item) is bool or item is None else _pack(item, f"{path}[{index}]", depth + 1)
-        for index, item in enumerate(items)
-    ]
+# -- forms of single types -------------------------------------------------------------------------------------------
 
 
-def _pack_dict(value: dict[Any, Any], path: str, depth: int) -> Any:  # noqa: ANN401 - plain, or tagged
-    if TAG in value or not all(type(key) is str and (key.isascii() or _is_text(key)) for key in value):
-        pairs = [
-            [_pack(key, f"{path}.keys()", depth + 1), _pack(item, f"{path}[{key!r:.40}]", depth + 1)]
-            for key, item in value.items()
-        ]
-        return {TAG: "dict", "value": pairs}
-    return {key: _pack(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
+class _Form(NamedTuple):
+    tag: str
+    payload: Any  # what the payload must be when it is read; the class it is for, if registered
+    pack: Callable[[Any], object]
+    unpack: Callable[[Any], object]
 
 
-def _pack_tagged(kind: type, value: Any, path: str, depth: int) -> Any:  # noqa: ANN401 - any value
-    if kind in _registered:
-        name, make = _registered[kind]
-        return {TAG: "registered", "class": name, "value": _pack(make(value), path, depth + 1)}
-    codec = _STANDARD.get(kind.__name__) if kind in _STANDARD_TYPES else None
-    if codec is not None:
-        return {TAG: kind.__name__, "value": _pack(codec.pack(value), path, depth + 1)}
-    for name, (applies, pack, _) in _KINDS.items():
-        if applies(kind):
-            return {TAG: name, "class": class_name(kind), "value": _pack(pack(value), path, depth + 1)}
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and issubclass(kind, (numpy.ndarray, numpy.generic)):
-        return _pack_numpy(kind, value, path)
-    shown = f"{kind.__module__}.{kind.__qualname__}"
-    raise SerializationError(
-        f"a value of type {shown} cannot be stored; say how with liteflow.register({kind.__name__}, encode, decode), "
-        "or store what it is made of",
-        path=path, type_name=shown,
-    )  # fmt: skip
+def _pack_moment(moment: datetime | time) -> object:
+    zone = moment.tzinfo
+    if zone is None or type(zone) is timezone:
+        return [moment.isoformat(), None, 1] if moment.fold else moment.isoformat()
+    if type(zone) is ZoneInfo and zone.key:
+        return [moment.replace(tzinfo=None).isoformat(), zone.key, moment.fold]
+    raise ValueError(f"its time zone is a {_label(type(zone))}, neither a timezone nor a named ZoneInfo")
 
 
-def _pack_numpy(kind: type, value: Any, path: str) -> Any:  # noqa: ANN401 - NumPy's array or scalar
-    if value.dtype.hasobject or value.dtype.fields or kind.__module__ != "numpy":
-        shown = f"{kind.__module__}.{kind.__qualname__} of {value.dtype}"
-        raise SerializationError(f"a value of type {shown} cannot be stored; store value.tolist()", path=path, type_name=shown)
-    data = base64.b64encode(value.tobytes()).decode()
-    shape = list(value.shape) if kind.__name__ == "ndarray" else None
-    return {TAG: "numpy", "dtype": value.dtype.str, "shape": shape, "value": data}
+def _unpack_moment(cls: type[datetime | time], payload: Any) -> object:
+    text, zone, fold = payload if type(payload) is list else (payload, None, 0)
+    moment = cls.fromisoformat(text).replace(fold=fold)
+    return moment.replace(tzinfo=ZoneInfo(zone)) if zone else moment
 
 
-def _sorted(items: Iterable[Any]) -> list[Any]:
-    """Return the items of a set in an order that does not depend on the process."""
-    return sorted(items, key=encode)
+def _pack_int(number: int) -> str:
+    # From 640 digits on Python may refuse decimal text (sys.set_int_max_str_digits), hexadecimal never.
+    return str(number) if number.bit_length() <= 2048 else hex(number)  # noqa: PLR2004 - that is 617 digits
 
 
-def _pack_datetime(value: dt.datetime) -> list[Any]:
-    zone = value.tzinfo
-    if zone is None or type(zone) is dt.timezone:
-        return [value.isoformat(), None, value.fold]
-    if isinstance(zone, zoneinfo.ZoneInfo) and zone.key:
-        return [value.replace(tzinfo=None).isoformat(), zone.key, value.fold]
-    raise SerializationError(
-        f"a time with a {type(zone).__name__} cannot be stored; use a zoneinfo.ZoneInfo or a datetime.timezone"
-    )
-
-
-def _unpack_datetime(packed: list[Any]) -> dt.datetime:
-    value = dt.datetime.fromisoformat(packed[0]).replace(fold=packed[2])
-    return value.replace(tzinfo=zoneinfo.ZoneInfo(packed[1])) if packed[1] else value
-
-
-_STANDARD_TYPES: frozenset[type] = frozenset({
-    tuple, set, frozenset, bytes, bytearray, complex, dt.datetime, dt.date, dt.time, dt.timedelta, Decimal, uuid.UUID,
-    pathlib.PurePosixPath, pathlib.PosixPath, pathlib.PureWindowsPath, pathlib.WindowsPath,
-})  # fmt: skip
-_STANDARD: dict[str, _Codec] = {
-    "tuple": _Codec(list, tuple),
-    "set": _Codec(_sorted, set),
-    "frozenset": _Codec(_sorted, frozenset),
-    "bytes": _Codec(lambda v: base64.b64encode(v).decode(), base64.b64decode),
-    "bytearray": _Codec(lambda v: base64.b64encode(v).decode(), lambda v: bytearray(base64.b64decode(v))),
-    "complex": _Codec(lambda v: [v.real, v.imag], lambda v: complex(*v)),
-    "datetime": _Codec(_pack_datetime, _unpack_datetime),
-    "date": _Codec(dt.date.isoformat, dt.date.fromisoformat),
-    "time": _Codec(lambda v: [v.isoformat(), v.fold], lambda v: dt.time.fromisoformat(v[0]).replace(fold=v[1])),
-    "timedelta": _Codec(lambda v: [v.days, v.seconds, v.microseconds], lambda v: dt.timedelta(*v)),
-    "Decimal": _Codec(str, Decimal),
-    "UUID": _Codec(str, uuid.UUID),
-    "PurePosixPath": _Codec(str, pathlib.PurePosixPath),
-    "PosixPath": _Codec(str, pathlib.Path),
-    "PureWindowsPath": _Codec(str, pathlib.PureWindowsPath),
-    "WindowsPath": _Codec(str, pathlib.Path),
-    "float": _Codec(float, float),
-    "int": _Codec(int, lambda v: int(v, 16)),
-    "str": _Codec(str, lambda v: bytes.fromhex(v).decode("utf-8", "surrogatepass")),
-    "dict": _Codec(dict, lambda v: {key: item for key, item in v}),  # noqa: C416 - refuses what is no pair
+_PATHS = (PosixPath, WindowsPath, PurePosixPath, PureWindowsPath)
+_FORMS: dict[type, _Form] = {path: _Form(path.__name__, str, str, path) for path in _PATHS} | {
+    int: _Form("int", str, _pack_int, partial(int, base=0)),
+    float: _Form("float", str, repr, float),
+    str: _Form("str", str, lambda v: v.encode("unicode_escape").decode(), lambda v: v.encode().decode("unicode_escape")),
+    bytes: _Form("bytes", str, lambda v: b64encode(v).decode(), partial(b64decode, validate=True)),
+    bytearray: _Form("bytearray", list, lambda v: [bytes(v)], lambda v: bytearray(*v)),
+    tuple: _Form("tuple", list, list, tuple),
+    set: _Form("set", list, list, set),
+    frozenset: _Form("frozenset", list, list, frozenset),
+    datetime: _Form("datetime", object, _pack_moment, partial(_unpack_moment, datetime)),
+    date: _Form("date", str, date.isoformat, date.fromisoformat),
+    time: _Form("time", object, _pack_moment, partial(_unpack_moment, time)),
+    timedelta: _Form("timedelta", list, lambda v: [v.days, v.seconds, v.microseconds], lambda v: timedelta(*v)),
+    Decimal: _Form("decimal", str, str, Decimal),
+    UUID: _Form("uuid", str, str, UUID),
 }
+_TAGS = {f"${form.tag}": form for form in _FORMS.values()} | {"$dict": _Form("dict", list, list, dict)}
+_REGISTERED: dict[type, _Form] = {}  # of the process, as its classes are
+_NAMED: dict[str, _Form] = {}  # the same by name
+
+# -- kinds of users' classes -----------------------------------------------------------------------------------------
 
 
-# -- kinds of classes ------------------------------------------------------------------------------------------------
+@lru_cache(maxsize=512)
+def _kind_of(cls: Any) -> str | None:
+    if issubclass(cls, Enum):
+        return "enum"
+    if issubclass(cls, tuple) and hasattr(cls, "_field_defaults"):
+        return "namedtuple"
+    try:
+        object.__new__(cls)  # refused if it extends a list, an exception or the like, whose content is in no field
+    except TypeError:
+        return None
+    return None if _fields(cls) is None else "record"
 
 
-def _restore(cls: type, fields: dict[str, Any]) -> Any:  # noqa: ANN401 - an instance of cls
-    """Return an instance with these attributes; no code of the class runs."""
-    made = object.__new__(cls)
-    for name, value in fields.items():
-        object.__setattr__(made, name, value)
-    return made
+@lru_cache(maxsize=512)
+def _fields(cls: Any) -> dict[str, Any] | None:
+    """Return the fields of a class of attrs, pydantic or dataclasses by name; ``None`` for any other class."""
+    if hasattr(cls, "__attrs_attrs__"):
+        return {field.name: field for field in cls.__attrs_attrs__}
+    if hasattr(cls, "__pydantic_core_schema__") and hasattr(cls, "model_fields"):
+        return dict(cls.model_fields)
+    return {field.name: field for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else None
 
 
-def _fields(names: Callable[[Any], Iterable[str]]) -> Callable[[Any], dict[str, Any]]:
-    return lambda value: {name: getattr(value, name) for name in names(value) if hasattr(value, name)}
+def _absent(cls: type, state: dict[str, Any]) -> dict[str, object]:
+    """Return the defaults of the fields not in *state*: code may have gained fields after a value was stored."""
+    absent: dict[str, object] = {}
+    for name, field in (_fields(cls) or {}).items():
+        if name not in state:
+            attrs = hasattr(field.default, "takes_self")  # a factory, there
+            make = field.default.factory if attrs else getattr(field, "default_factory", None)
+            absent[name] = make() if callable(make) else deepcopy(field.default)
+            if type(absent[name]).__name__ in {"_MISSING_TYPE", "_Nothing", "PydanticUndefinedType"}:
+                raise ValueError(f"its field {name} has neither a value nor a default")
+    return absent
 
 
-def _restore_model(cls: Any, packed: list[Any]) -> Any:  # noqa: ANN401 - a pydantic model
-    return cls.model_construct(_fields_set=set(packed[1]), **packed[0])
+def _take(kind: str, cls: Any, value: Any) -> object:
+    """Return what makes up an instance of a class of this kind."""
+    if kind == "enum":
+        if not isinstance(value, Flag) and cls.__members__.get(value.name) is not value:
+            raise ValueError("it is no member of its enum now")
+        return value.value if isinstance(value, Flag) else value.name
+    if kind == "namedtuple":
+        if getattr(value, "__dict__", None):
+            raise ValueError("it has attributes beside its fields")
+        return dict(zip(cls._fields, tuple.__iter__(value), strict=True))
+    stored: Any = object.__getstate__(value)  # a dict, or a dict and slots, whatever the class would make of it
+    parts = stored if type(stored) is tuple else (stored,)
+    state = {name: item for part in parts if part for name, item in part.items()}
+    if "_attrs_cached_hash" in state:
+        state["_attrs_cached_hash"] = None  # a hash holds in this process only
+    _absent(cls, state)
+    return state
 
 
-#: name of a tag -> whether a class is of that kind; how its values are packed; how they are made again
-_KINDS: dict[str, tuple[Callable[[type], bool], Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
-    "enum": (lambda cls: issubclass(cls, Enum), operator.attrgetter("_name_"), lambda cls, name: cls[name]),
-    "namedtuple": (
-        lambda cls: issubclass(cls, tuple) and hasattr(cls, "_fields"), list, lambda cls, items: tuple.__new__(cls, items),
-    ),
-    "dataclass": (
-        lambda cls: dataclasses.is_dataclass(cls) and "__dataclass_fields__" in vars(cls),
-        _fields(lambda value: [field.name for field in dataclasses.fields(value)]), _restore,
-    ),
-    "attrs": (
-        lambda cls: "__attrs_attrs__" in vars(cls),
-        _fields(lambda value: [field.name for field in value.__attrs_attrs__]), _restore,
-    ),
-    "pydantic": (
-        lambda cls: hasattr(cls, "__pydantic_fields__") and hasattr(cls, "model_construct"),
-        lambda value: [{**value.__dict__, **(value.__pydantic_extra__ or {})}, sorted(value.model_fields_set)], _restore_model,
-    ),
-}  # fmt: skip
+def _build(kind: str, cls: Any, payload: Any) -> object:
+    """Return what `_take` took apart, calling nothing of the class but the defaults of new fields."""
+    if kind == "enum":
+        if not issubclass(cls, Flag) and payload not in cls.__members__:
+            raise ValueError(f"the enum has no member {payload} now")
+        return cls(payload) if issubclass(cls, Flag) else cls.__members__[payload]
+    if kind == "namedtuple":
+        if unknown := payload.keys() - set(cls._fields):
+            raise ValueError(f"the class has no field {min(unknown)} now")
+        return tuple.__new__(cls, [payload[n] if n in payload else cls._field_defaults[n] for n in cls._fields])
+    record = object.__new__(cls)
+    for name, item in (payload | _absent(cls, payload)).items():
+        object.__setattr__(record, name, item)
+    return record
 
 
-def _main_name() -> str:
-    """Return the name under which another process would import the script that runs."""
-    main = sys.modules.get("__main__")
-    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-    if spec is not None:
-        return str(spec.name).removesuffix(".__main__")
-    return pathlib.Path(file).stem if file else "__main__"
+def _label(cls: type) -> str:
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def class_name(cls: type) -> str:
-    """Return the name by which a class is stored, as in ``package.module:Class``; a script's is the script's importable name."""
-    module = _main_name() if cls.__module__ == "__main__" else cls.__module__
-    return f"{module}:{cls.__qualname__}"
+def _importable(module: str) -> str:
+    """Return the name under which others import a module; for a script that is not ``__main__``."""
+    if module not in {"__main__", "__mp_main__"}:  # the latter: the script in a child of multiprocessing
+        return module
+    main = sys.modules.get(module)
+    name = getattr(getattr(main, "__spec__", None), "name", module)
+    return PurePath(getattr(main, "__file__", None) or module).stem if name in {"__main__", "__mp_main__"} else name
 
 
-def _find_class(name: str, is_kind: Callable[[type], bool]) -> type | None:
-    """Return the class of this name, if this process has imported it and it is of this kind."""
+def _name_of(cls: type) -> str:
+    return f"{_importable(cls.__module__)}:{cls.__qualname__}"
+
+
+def _find(name: str) -> type | None:
+    """Return the imported class of this name; look only into dictionaries, for attributes may import or compute."""
     module, _, qualname = name.partition(":")
-    places = [sys.modules.get(module), sys.modules.get("__main__") if module == _main_name() else None]
-    for place in places:
-        found: Any = place
-        for part in qualname.split("."):
-            found = getattr(found, part, None)
-        if isinstance(found, type) and is_kind(found) and class_name(found) == name:
-            return found
+    for place in ("__main__", module):
+        found: Any = sys.modules.get(place)
+        if _importable(place) == module and isinstance(found, ModuleType):
+            names = ModuleType.__getattribute__(found, "__dict__")
+            for part in qualname.split("."):
+                found = names.get(part)
+                names = type.__getattribute__(found, "__dict__") if isinstance(found, type) else {}
+            if isinstance(found, type) and _name_of(found) == name:
+                return found
     return None
 
 
-# -- unpacking -------------------------------------------------------------------------------------------------------
+# -- values to plain JSON and back -----------------------------------------------------------------------------------
 
 
-def _unpack(value: Any, *, lenient: bool) -> Any:  # noqa: ANN401 - any value
-    if isinstance(value, list):
-        return [_unpack(item, lenient=lenient) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if TAG not in value:
-        return {key: _unpack(item, lenient=lenient) for key, item in value.items()}
-    tag = value[TAG]
+class _Packer:
+    """Makes plain JSON of one value; knows where in the value it is, for the error."""
+
+    def __init__(self) -> None:
+        self.path: list[str] = []
+        self.count = 0
+
+    def pack(self, value: Any) -> Any:
+        cls = type(value)
+        self.count += 1
+        if len(self.path) > MAX_DEPTH or self.count > MAX_BYTES:
+            why = f"the value is nested more than {MAX_DEPTH} levels deep, or holds itself; store it in pieces"
+            raise SerializationError(why, path="".join(self.path[:8]) + "...", type_name=_label(cls))
+        if cls is list:
+            return [self.within(f"[{index}]", item) for index, item in enumerate(value)]
+        if cls is dict:
+            return self.pack_dict(value)
+        if cls in _PLAIN and _weigh((value,), 0) < inf and (cls is not str or _is_unicode(value)):
+            return value
+        try:
+            tag, name, taken = _take_apart(cls, value)
+        except Exception as error:
+            raise self.refusal(cls, _reason(error)) from error
+        packed = self.pack(taken)
+        if cls in (set, frozenset):
+            packed.sort(key=_dump)  # the same text for the same value
+        return {tag: packed} if name is None else {tag: name, "value": packed}
+
+    def within(self, step: str, value: object) -> object:
+        self.path.append(step)
+        packed = self.pack(value)
+        self.path.pop()
+        return packed
+
+    def pack_dict(self, value: dict[Any, Any]) -> object:
+        is_text = all(type(key) is str and _is_unicode(key) for key in value)
+        if is_text and not next(iter(value), "").startswith("$"):
+            return {key: self.within(_step(key), item) for key, item in value.items()}
+        return {"$dict": [[self.within("[a key]", key), self.within(_step(key), item)] for key, item in value.items()]}
+
+    def refusal(self, cls: type, why: str) -> SerializationError:
+        cure = f"use liteflow.register({cls.__name__}, encode, decode), or Flow(pickle=True)"
+        what = f"a value of type {_label(cls)} cannot be stored exactly: {why}; {cure}"
+        return SerializationError(what, path="".join(self.path), type_name=_label(cls))
+
+
+def _take_apart(cls: type, value: Any) -> tuple[str, str | None, object]:
+    """Return a tag, the name of the class unless the tag alone tells it, and what is in the value."""
+    if form := _REGISTERED.get(cls):
+        return "$registered", form.tag, form.pack(value)
+    if form := _FORMS.get(cls):
+        return f"${form.tag}", None, form.pack(value)
+    if (kind := _kind_of(cls)) is None:
+        raise ValueError("JSON has nothing like it")
+    if _find(name := _name_of(cls)) is not cls:
+        raise ValueError(f"{name} does not lead to this class, made in a function or by loading its module twice")
+    return f"${kind}", name, _take(kind, cls, value)
+
+
+def _step(key: object) -> str:
+    if type(key) is not str:
+        return f"[a key of type {_label(type(key))}]"
+    return f".{key}" if key.isidentifier() else f"[{ascii(key[:40])}]"
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if type(error) in {ValueError, LookupError} else f"{type(error).__name__}: {error}"
+
+
+def _unpack(tree: Any, *, lenient: bool) -> Any:
+    if type(tree) is list:
+        return [_unpack(item, lenient=lenient) for item in tree]
+    if type(tree) is not dict:
+        return tree
+    tag = next(iter(tree), "")
+    if not tag.startswith("$"):
+        return {key: _unpack(item, lenient=lenient) for key, item in tree.items()}
     try:
-        if tag == "numpy":
-            return _unpack_numpy(value)
-        inner = _unpack(value["value"], lenient=lenient)
-        if tag in _STANDARD:
-            return _STANDARD[tag].unpack(inner)
-        if tag == "registered" and value["class"] in _by_name:
-            return _by_name[value["class"]](inner)
-        if tag in _KINDS and (cls := _find_class(value["class"], _KINDS[tag][0])) is not None:
-            return _KINDS[tag][2](cls, inner)
-    except SerializationError:
-        raise
+        return _put_together(tag, tree[tag], tree, lenient=lenient)
     except Exception as error:
-        raise SerializationError(f"a stored {tag} cannot be read: {type(error).__name__}: {error}", type_name=str(tag)) from error
-    return _lacking(value, lenient=lenient)
+        name = str(tree[tag])[:200] if "value" in tree else tag
+        if lenient:
+            return Opaque(name, _dump(tree).decode(), _reason(error))
+        if isinstance(error, SerializationError):
+            raise
+        raise SerializationError(f"a stored {name} cannot be read: {_reason(error)}", type_name=name) from error
 
 
-def _unpack_numpy(value: dict[str, Any]) -> Any:  # noqa: ANN401 - NumPy's array or scalar
-    numpy = sys.modules.get("numpy")
-    if numpy is None:
-        raise SerializationError("a stored NumPy value cannot be read here; import numpy first", type_name="numpy")
-    flat = numpy.frombuffer(base64.b64decode(value["value"]), dtype=numpy.dtype(value["dtype"]))
-    return flat[0] if value["shape"] is None else flat.reshape(value["shape"]).copy()
-
-
-def _lacking(value: dict[str, Any], *, lenient: bool) -> Opaque:
-    name = value.get("class")
-    if value[TAG] == "registered":
-        needs = f"call liteflow.register for {name} first"
-    elif value[TAG] in _KINDS:
-        needs = f"import {str(name).partition(':')[0]} first, which has {str(name).partition(':')[2]}"
-    else:
-        needs = "it was written by a newer LiteFlow, or by something else"
-    if lenient:
-        return Opaque(value, needs)
-    raise SerializationError(f"a stored value of kind {value[TAG]} cannot be read here; {needs}", type_name=name)
+def _put_together(tag: str, head: Any, tree: dict[str, Any], *, lenient: bool) -> object:
+    form, module = _TAGS.get(tag), str(head).partition(":")[0]
+    if form and len(tree) == 1 and isinstance(head, form.payload):
+        return form.unpack(_unpack(head, lenient=lenient))
+    if tag not in {"$registered", "$enum", "$namedtuple", "$record"} or tree.keys() != {tag, "value"}:
+        raise LookupError(f"{tag} is no format that this LiteFlow knows; upgrade it if a newer one wrote this")
+    payload = _unpack(tree["value"], lenient=lenient)
+    if tag == "$registered":
+        if head not in _NAMED:
+            raise LookupError(f"import the module that calls liteflow.register for it, {module} perhaps")
+        return _NAMED[head].unpack(payload)
+    if (cls := _find(head)) is None:
+        there = module in {*sys.modules, _importable("__main__")}
+        raise LookupError(f"{module} has no such class now" if there else f"import {module} first; this process has not")
+    if _kind_of(cls) != tag[1:]:
+        raise ValueError(f"the class is no {tag[1:]} now")
+    return _build(tag[1:], cls, payload)

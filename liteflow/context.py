@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from liteflow.clock import new_id
 from liteflow.codec import check_key, decode, encode
 from liteflow.errors import ContextKeyError, LiteFlowError, SerializationError
-from liteflow.model import StreamChunk, Version
 from liteflow.telemetry import TaskLogger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from liteflow.model import StreamChunk, Version
 
 _NOT_GIVEN: Any = object()
 
@@ -103,13 +104,6 @@ class Context:
         self._port: Port = Memory()
         self._is_new = id is None
         self._open: Callable[[], None] | None = None if store is None else partial(Context.connect, self, store)
-
-    @classmethod
-    def over(cls, context_id: str, port: Port) -> Context:
-        """Return the context of this id whose values lie behind *port*."""
-        context = cls.__new__(cls)
-        context.id, context.store, context._port, context._open, context._is_new = context_id, None, port, None, False
-        return context
 
     def move_later(self, open_store: Callable[[], None]) -> None:
         """Have *open_store* called, which calls `move_to`, once the context is written, or read if it may be in the store."""
@@ -205,7 +199,7 @@ class Context:
 
     def at(self, version: int) -> Context:
         """Return a read-only context as it stood at *version*."""
-        return Context.over(self.id, Frozen(self._values.at(version)))
+        return PortContext(self.id, Frozen(self._values.at(version)))
 
     def __repr__(self) -> str:
         """Name the context."""
@@ -272,6 +266,19 @@ class Context:
             return decode(text)
         except SerializationError as error:
             raise error.at_key(key) from None
+
+
+class PortContext(Context):
+    """The context whose values lie behind a port.
+
+    Args:
+        context_id: its id.
+        port: where its values are.
+    """
+
+    def __init__(self, context_id: str, port: Port) -> None:
+        self.id, self.store = context_id, None
+        self._port, self._open, self._is_new = port, None, False
 
 
 class Memory:

@@ -7,6 +7,7 @@ LiteFlowError                      LF000
 ├── DeadlockError                  LF104
 ├── GetTimeoutError                LF105   (TimeoutError)
 ├── InvalidKeyError                LF106   (ValueError)
+├── NotATaskError                  LF107   (TypeError)
 ├── TaskFailedError                LF201
 ├── TaskTimeoutError               LF202
 ├── WorkerLostError                LF203
@@ -132,6 +133,16 @@ class InvalidKeyError(LiteFlowError, ValueError):
     def __init__(self, kind: str, value: object, why: str) -> None:
         self.kind, self.value, self.why = kind, repr(value)[:80], why
         super().__init__(f"{kind} {self.value} {why}")
+
+
+class NotATaskError(LiteFlowError, TypeError):
+    """A thing was registered as a task, or named as one, that cannot be one."""
+
+    code = "LF107"
+
+    def __init__(self, name: str, why: str) -> None:
+        self.name, self.why = name, why
+        super().__init__(f"{name} cannot be a task: {why}")
 
 
 class TaskFailedError(LiteFlowError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-Seconds = float | timedelta
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +19,11 @@ class NextTask:
         id: the task to run.
         inputs: handed to the task as its ``inputs`` argument.
         spawn_another: start a second instance when one is active already, instead of merging into it.
-        delay: start no earlier than this long after the dispatch; seconds or a ``timedelta``.
-        wait_for: start once all these context keys have been written since the run began.
     """
 
     id: str
     inputs: Any = None
     spawn_another: bool = False
-    delay: Seconds | None = field(default=None, kw_only=True)
-    wait_for: tuple[str, ...] | list[str] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +33,10 @@ class TaskOutput:
     Attributes:
         output: the value that becomes the value of the instance's key.
         next_tasks: the tasks to dispatch; ``None`` and an empty list both mean none.
-        join: a task started once, when every instance of ``next_tasks`` has completed.
     """
 
     output: Any
-    next_tasks: list[NextTask] | tuple[NextTask, ...] | None = None
-    join: NextTask | None = field(default=None, kw_only=True)
+    next_tasks: Sequence[NextTask] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`RunState` without clock, thread or database: a simulated executor goes step by step, a simulated store knows decisions alone."""
+"""`RunState` without clock, thread or database: a simulated executor goes step by step, a store knows decisions alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Set(NamedTuple):
 
 
 class Program(NamedTuple):
-    """Task bodies, generators of what they read and write, and what these keys hold in the end; it begins with the task `start`."""
+    """Task bodies, each a generator of its reads and writes, and what these keys hold in the end; it begins with `start`."""
 
     bodies: dict[str, Any]
     ends: dict[str, object]
@@ -169,6 +169,7 @@ class Simulation:
         attempt = self.state.begin(number)
         if attempt is None:
             return
+        promise(not self.state.stopping, "nothing starts in a run that is to stand still", number)
         self.attempts += 1
         row = self.store.rows[number]
         promise(attempt == row.attempts + 1, "attempts are counted", number)

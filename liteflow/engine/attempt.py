@@ -22,10 +22,10 @@ class Host(Protocol):
     run_id: str
     reading: Reading
 
-    def history(self, key: str) -> list[Version]: ...  # noqa: D102
-    def at(self, version: int) -> dict[str, str]: ...  # noqa: D102
-    def buffered(self, attempt: Attempt) -> None: ...  # noqa: D102
-    def emit(self, attempt: Attempt, task_id: str, text: str) -> None: ...  # noqa: D102
+    def history(self, key: str) -> list[Version]: ...  # noqa: D102 - as in `RunDriver`
+    def at(self, version: int) -> dict[str, str]: ...  # noqa: D102 - as in `RunDriver`
+    def buffered(self, attempt: Attempt) -> None: ...  # noqa: D102 - as in `RunDriver`
+    def emit(self, attempt: Attempt, task_id: str, text: str) -> None: ...  # noqa: D102 - as in `RunDriver`
 
 
 class Attempt:
@@ -63,6 +63,11 @@ class Attempt:
     def id(self) -> tuple[int, int]:
         """The number of the dispatch, and which attempt of it this is."""
         return self.dispatch.number, self.attempt
+
+    @property
+    def unrecorded(self) -> int:
+        """How many of its writes are not in the store yet."""
+        return len(self.writes) - self.recorded_writes
 
     def is_slow(self, now: datetime) -> bool:
         """Whether it has run long enough for others to be told."""

@@ -1,7 +1,7 @@
 """Carries one run out: state <-> store <-> executor. The only writer of a run.
 
-What happens is posted as an event. Whoever leads the next commit takes all events, asks the state what follows, records it in one
-transaction, and shows and starts it once the transaction has succeeded. So the state, the store and what tasks see move in one order.
+What happens is posted as an event. Whoever leads the next commit takes all events, asks the state what follows, records it in
+one transaction, and shows and starts it once that has succeeded. So the state, the store and what tasks see move in one order.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from liteflow.engine.attempt import FLUSH_SECONDS, Attempt, Broke, Done
 from liteflow.engine.journal import Journal
 from liteflow.engine.reading import Reading
+from liteflow.engine.streams import HEADROOM
 from liteflow.errors import LiteFlowError, RunCancelledError, RunPausedError, TaskFailedError
 from liteflow.model import RunStatus
 from liteflow.telemetry import logger
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
     from liteflow.engine.state import Decision, RunState
     from liteflow.engine.streams import Feed
     from liteflow.engine.values import Values
-    from liteflow.model import Version
+    from liteflow.model import Failure, Version
     from liteflow.store.database import Transaction
     from liteflow.store.store import Value
 
-FLUSH_AT = 1_000
+FLUSH_AT = 1_000  # writes of an attempt
+MOST_EVENTS = HEADROOM  # in one commit
 
 _thread = threading.local()  # is_ending: the job of this thread ends once its event is posted
 
@@ -61,7 +63,7 @@ class RunDriver:
         variables: the context variables that its tasks see.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of a run
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of a run
         self, services: Services, on_end: Callable[[RunDriver], None], run_id: str, context_id: str, fence: int, state: RunState,
         values: Values, feed: Feed, variables: Variables,
     ) -> None:  # fmt: skip
@@ -72,7 +74,8 @@ class RunDriver:
         self._lock = self.reading.lock
         self._inbox: deque[Event] = deque()
         self._taken: list[Event] = []
-        self._queued = False
+        self._queued = False  # it takes part in a commit to come
+        self._has_more = False  # than the commit under way takes
         self._attempts: dict[int, Attempt] = {}
         self._flush_due = False
         self._block: int | None = None
@@ -130,17 +133,19 @@ class RunDriver:
     def wants_sync(self) -> bool:
         """Take what happened; return whether its commit must be on the disk before anybody hears of it."""
         with self._lock:
-            self._queued = False
-            self._taken = list(self._inbox)
-            self._inbox.clear()
+            taken = min(len(self._inbox), MOST_EVENTS)
+            self._taken = [self._inbox.popleft() for _ in range(taken)]
+            self._queued = self._has_more = bool(self._inbox)
             done = [event for event in self._taken if isinstance(event, Done)]
-            self._block = self.feed.block(len(done)) if self.feed.last + len(done) >= self.feed.reserved else None
+            self._block = self.feed.next_block(len(done))
             ends = len(self._state.lines) <= len(done) and not all(event.requests for event in done)
             breaks = self._state.stopping is not None or any(isinstance(event, Broke | Halt) for event in self._taken)
             return ends or breaks or self._block is not None
 
     def apply(self, tx: Transaction) -> None:
         """Decide what follows from what happened, and record it."""
+        if self.over.is_set():
+            return
         store = self._services.store
         version = store.check_fence(tx, self.run_id, self.context_id, self._fence)
         load = partial(store.value, tx, self.context_id)
@@ -198,6 +203,7 @@ class RunDriver:
                 self._values.stage(key, text)
             seq = self.feed.output(dispatch.number, dispatch.key, attempt.attempt, dispatch.task_id, output)
             journal.completed(attempt, version=self._values.version, seq=seq, leaf=decision.leaf)
+            attempt.given_up = RunCancelledError(self.run_id, f"for task {attempt.key} it is over: it has returned")
         self._follows(decision, journal)
         return not decision.conflicted
 
@@ -250,13 +256,15 @@ class RunDriver:
         """Record what running attempts have written so far, and that those which spoke or take their time run."""
         now = self._services.clock.now()
         for number, attempt in self._attempts.items():
-            if not attempt.is_recorded and (number in spoke or attempt.is_slow(now)):
+            if not attempt.is_recorded and (number in spoke or attempt.is_slow(now) or attempt.unrecorded >= FLUSH_AT):
                 journal.begun(attempt)
             if attempt.is_recorded:
                 journal.wrote(attempt, "open")
 
     def committed(self) -> None:
         """The commit has succeeded: show what it holds, and start what it dispatched."""
+        if self.over.is_set():
+            return
         self._taken = []
         with self._lock:
             ended = self._ending
@@ -271,6 +279,8 @@ class RunDriver:
         self._submit(numbers, next_here=getattr(_thread, "is_ending", False))
         if ended is not None:
             self._close()
+        elif self._has_more:
+            self._services.database.join_commit(self)
 
     def refused(self, error: Exception) -> None:
         """The commit has failed: nothing more of this run is recorded here; the store still holds it as it was."""
@@ -332,7 +342,7 @@ class RunDriver:
 
     def buffered(self, attempt: Attempt) -> None:
         """*attempt* has put writes into its buffer: have them recorded soon."""
-        if len(attempt.writes) - attempt.recorded_writes >= FLUSH_AT:
+        if attempt.unrecorded >= FLUSH_AT:
             self.post(None)
         self._flush_later()
 
@@ -357,7 +367,7 @@ class RunDriver:
         now = self._services.clock.now()
         with self._lock:
             self._flush_due = False
-            open_attempts = [a for a in self._attempts.values() if not a.is_recorded or len(a.writes) > a.recorded_writes]
+            open_attempts = [a for a in self._attempts.values() if not a.is_recorded or a.unrecorded]
             due = self.feed.has_unrecorded or any(a.is_recorded or a.is_slow(now) for a in open_attempts)
         if due:
             self.post(None)

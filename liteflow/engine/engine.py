@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from liteflow.clock import new_id, to_text
 from liteflow.codec import check_key, decode, encode
@@ -30,7 +30,7 @@ from liteflow.store.store import Store
 from liteflow.telemetry import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from liteflow.clock import Clock
     from liteflow.engine.task import Task
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from liteflow.store.database import Database, Transaction
 
 Row = dict[str, Any]
+Begun = TypeVar("Begun", bound="RunDriver | Row")
 
 
 class Start(NamedTuple):
@@ -99,8 +100,28 @@ class Engine:
             known = None if run_id is None else self.services.queries.run(run_id, tx)
             return known or self._create(tx, new, start, items, context_id)
 
-        begun = self.services.database.write(work, sync=True)
-        return self._drive(begun) if isinstance(begun, RunDriver) else begun
+        return self._begin(new, work)
+
+    def _begin(self, run_id: str, work: Callable[[Transaction], Begun]) -> Begun:
+        """Do *work*, and drive the run that it gives; that is known here from before it is recorded."""
+
+        def known(tx: Transaction) -> Begun:
+            begun = work(tx)
+            if isinstance(begun, RunDriver):
+                with self._lock:
+                    self.drivers[run_id] = begun
+            return begun
+
+        try:
+            begun = self.services.database.write(known, sync=True)
+        except BaseException:
+            with self._lock:
+                self.drivers.pop(run_id, None)
+            raise
+        if isinstance(begun, RunDriver):
+            self.ownership.registered()
+            begun.start()
+        return begun
 
     @staticmethod
     def _encoded_items(inputs: Mapping[str, Any] | None) -> list[tuple[str, str]]:
@@ -151,7 +172,7 @@ class Engine:
             RunConflictError: it is completed, cancelled, live, or of another flow.
             ContextBusyError: another run holds its context by now.
         """
-        return self._drive(self.services.database.write(lambda tx: self._take(tx, run_id), sync=True))
+        return self._begin(run_id, lambda tx: self._take(tx, run_id))
 
     def _take(self, tx: Transaction, run_id: str) -> RunDriver:
         run = self.services.queries.run(run_id, tx)
@@ -165,7 +186,7 @@ class Engine:
         store, last = self.services.store, run["seq_reserved"]
         feed = Feed(last, last + FIRST_BLOCK)
         now, context_id = self.services.clock.now(), run["context_id"]
-        head = store.claim_run(tx, run, self.ownership.id, now=now, crashed=status.holds_context, seq_reserved=feed.reserved)
+        head = store.claim_run(tx, run, self.ownership.id, now=now, seq_reserved=feed.reserved)
         if head is None:  # refused above
             raise RunConflictError(run_id, f"is {status}")
         state = self.load(tx, run_id)
@@ -209,13 +230,6 @@ class Engine:
                 except LiteFlowError as error:
                     logger.info("run %s left alone: %s", run["id"], error)
         return taken
-
-    def _drive(self, driver: RunDriver) -> RunDriver:
-        self.ownership.registered()
-        with self._lock:
-            self.drivers[driver.run_id] = driver
-        driver.start()
-        return driver
 
     def _ended(self, driver: RunDriver) -> None:
         """A run is over, as far as this process is concerned."""

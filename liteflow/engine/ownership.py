@@ -1,8 +1,8 @@
 """Who drives a run: leases, heartbeats, and telling whether an owner is gone.
 
 A process that died on this machine is known by boot id, pid namespace, pid and process start time, so its runs are free at once;
-those of a process elsewhere are free when its lease expires. What makes a late commit of a former owner impossible is not the lease but
-the fencing token of the context, which every takeover raises.
+those of a process elsewhere are free when its lease expires. What makes a late commit of a former owner impossible is not the
+lease but the fencing token of the context, which every takeover raises.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Ownership:
             return True
         if owner["machine"] == machine():
             if owner["process_started"]:
-                return process_started(owner["pid"]) != owner["process_started"]
+                return bool(process_started(owner["pid"]) != owner["process_started"])
             return owner["pid"] != os.getpid() and not Path(f"/proc/{owner['pid']}").exists()
         left = from_text(owner["leased_until"]) - self._clock.now()
         return left <= timedelta(0) or left > 2 * LEASE  # a clock that far ahead must not keep the run for ever

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Reading:
     """Reads, and waits, in the context of a live run.
 
-    While a commit is under way the state is ahead of what is committed, so reads wait for its end: tasks see all of a commit together.
+    While a commit is under way the state is ahead of what is committed, so reads wait for its end.
 
     Args:
         services: what the run works with.

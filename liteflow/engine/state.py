@@ -1,7 +1,7 @@
 """What happens next in a run: the rules, and nothing else.
 
-`RunState` is told what happened and answers with a `Decision`: what to record and how the run stands now. It knows no clock, thread,
-database or executor, so recovery is loading the rows into the same class and going on.
+`RunState` is told what happened and answers with a `Decision`: what to record and how the run stands now. It knows no clock,
+thread, database or executor, so recovery is loading the rows into the same class and going on.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
+from itertools import takewhile
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from liteflow.codec import decode
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 FIRST_BLOCK = 1_000
 LARGEST_BLOCK = 64_000
 KEPT_IN_MEMORY = 1_000
+HEADROOM = 50  # numbers kept back for the outputs of one commit
 POLL_SECONDS = 0.05
 
 
@@ -48,7 +51,7 @@ class Feed:
     def __init__(self, last: int, reserved: int) -> None:
         self._changed = threading.Condition()
         self.last, self.reserved = last, reserved
-        self._floor = last  # chunks up to this number are in the store only
+        self.floor = last  # chunks up to this number are in the store only
         self._recent: deque[Chunk] = deque()
         self._unrecorded: list[Chunk] = []
         self._recorded_to = last
@@ -61,7 +64,7 @@ class Feed:
     def put(self, number: int, key: str, attempt: int, task_id: str, text: str) -> bool:
         """Add a chunk; return ``False``, adding nothing, if a block of numbers must be reserved first."""
         with self._changed:
-            if self.last >= self.reserved:
+            if not self._has_room:
                 return False
             self.last += 1
             chunk = Chunk(self.last, task_id, key, number, attempt, text)
@@ -70,9 +73,13 @@ class Feed:
             self._changed.notify_all()
             return True
 
-    def block(self, least: int) -> int:
-        """Return up to which number to reserve next, *least* at least: blocks double up to a limit."""
-        return self.last + least + max(FIRST_BLOCK, min(LARGEST_BLOCK, self.last))
+    def next_block(self, outputs: int) -> int | None:
+        """Return up to which number to reserve with the next commit, of so many outputs; ``None`` if there are enough.
+
+        Blocks double, up to a limit.
+        """
+        enough = self.last + outputs < self.reserved - HEADROOM
+        return None if enough else self.last + max(FIRST_BLOCK, min(LARGEST_BLOCK, self.last))
 
     @property
     def has_unrecorded(self) -> bool:
@@ -82,7 +89,11 @@ class Feed:
     def wait_for_block(self) -> None:
         """Wait until a number can be given, or the run is over."""
         with self._changed:
-            self._changed.wait_for(lambda: self.last < self.reserved or self.closed)
+            self._changed.wait_for(lambda: self._has_room or self.closed)
+
+    @property
+    def _has_room(self) -> bool:
+        return self.last < self.reserved - HEADROOM
 
     def output(self, number: int, key: str, attempt: int, task_id: str, text: str) -> int:
         """Number an output that is about to be committed; it and what follows is shown once `publish` is called."""
@@ -108,7 +119,7 @@ class Feed:
             if reserved is not None:
                 self.reserved = max(self.reserved, reserved)
             while len(self._recent) > KEPT_IN_MEMORY and self._recent[0].seq <= self._recorded_to:
-                self._floor = self._recent.popleft().seq
+                self.floor = self._recent.popleft().seq
             self._changed.notify_all()
 
     def withdraw(self, number: int, attempt: int) -> None:
@@ -128,7 +139,7 @@ class Feed:
     def since(self, after: int) -> list[Chunk] | None:
         """Return the chunks after a number, waiting for one; empty when the stream is over, ``None`` if they are in the store."""
         with self._changed:
-            while after >= self._floor:
+            while after >= self.floor:
                 end = self._hidden_from
                 found = [c for c in self._newest(after) if end is None or c.seq < end]
                 if found or self.closed:
@@ -172,28 +183,23 @@ def follow(
     """
     commits, pause = -1, threading.Event()
     while True:
-        if feed is not None and view == "live":
-            chunks = feed.since(after)
-            if chunks is not None:
-                for chunk in chunks:
-                    yield chunk.shown()
-                    after = chunk.seq
-                if not chunks:
-                    return
-                continue
-        live = is_live() if feed is None else not feed.closed
-        found = False
-        for chunk, committed in read(after):
-            if view == "final" and not committed:
-                break
-            found = True
+        chunks = feed.since(after) if feed is not None and view == "live" else None
+        live, floor = False, 0
+        if chunks is None:
+            live = is_live() if feed is None else not feed.closed  # asked before reading: what comes between is not missed
+            floor = 0 if feed is None else feed.floor
+            recorded = read(after)
+            chunks = [chunk for chunk, _ in (recorded if view == "live" else takewhile(itemgetter(1), recorded))]
+        for chunk in chunks:
             yield chunk.shown()
             after = chunk.seq
-        if found:
+        if chunks:
             continue
-        if not live:
+        if view == "live" and floor > after:
+            after = floor  # what was recorded is read, the rest is kept here
+        elif not live:
             return
-        if feed is not None:
+        elif feed is not None:
             commits = feed.wait_for_commit(commits)
         else:
             pause.wait(POLL_SECONDS)

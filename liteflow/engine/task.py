@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from liteflow.codec import encode
-from liteflow.context import Context
+from liteflow.context import PortContext
 from liteflow.engine.attempt import Broke, Done
 from liteflow.engine.state import Request
-from liteflow.errors import LiteFlowError, SerializationError, TaskNotFoundError
+from liteflow.errors import LiteFlowError, NotATaskError, SerializationError, TaskNotFoundError
 from liteflow.executor.invoke import Raised, bind, describe
 from liteflow.model import NextTask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from liteflow.engine.attempt import Attempt
@@ -34,7 +34,7 @@ class Task:
 
     def perform(self, attempt: Attempt) -> Done | Broke:
         """Run the task's body as *attempt*; never raise."""
-        context = Context.over(attempt.run_id, attempt)
+        context = PortContext(attempt.run_id, attempt)
         outcome = self._call(context, lambda: context.inputs)
         if isinstance(outcome, Raised):
             return Broke(attempt, outcome.failure, outcome.exception)
@@ -45,10 +45,10 @@ class Task:
 
     def _requests(self, output: TaskOutput) -> list[Request]:
         requests = []
-        for request in output.next_tasks or ():
+        wanted: Iterable[object] = output.next_tasks or ()
+        for request in wanted:
             if not isinstance(request, NextTask):
-                msg = f"Task {self.id} returned {request!r} among its next tasks; write NextTask({request!r})"
-                raise LiteFlowError(msg)
+                raise NotATaskError(repr(request), f"task {self.id} returned it among its next tasks; write NextTask(...)")
             if request.id not in self._known:
                 raise TaskNotFoundError(request.id, self._known)
             inputs = None if request.inputs is None else self._encode(f"inputs of {request.id}", request.inputs)

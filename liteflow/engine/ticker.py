@@ -54,7 +54,7 @@ class Ticker:
         while (callback := self._next()) is not None:
             try:
                 callback()
-            except Exception:
+            except Exception:  # noqa: BLE001 - one call must not end the thread for all others
                 logger.exception("a timed call of the engine failed")
 
     def _next(self) -> Callable[[], None] | None:

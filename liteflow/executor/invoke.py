@@ -7,7 +7,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from liteflow.errors import LiteFlowError
+from liteflow.errors import NotATaskError
 from liteflow.model import Failure, TaskOutput
 
 if TYPE_CHECKING:
@@ -21,10 +21,6 @@ if sys.version_info >= (3, 14):
     from annotationlib import Format
 
     _UNEVALUATED["annotation_format"] = Format.FORWARDREF
-
-
-class NotATaskError(LiteFlowError, TypeError):
-    """A thing was registered as a task that cannot be called as one."""
 
 
 class Raised(NamedTuple):
@@ -69,10 +65,10 @@ def _takes_inputs(fn: Callable[..., Any]) -> bool:
     """Return whether *fn* is to be called with its inputs; refuse what cannot be called as a task."""
     name = getattr(fn, "__qualname__", None) or repr(fn)
     if not callable(fn):
-        raise NotATaskError(f"{name} cannot be a task: it is no function; give one that takes the context")
+        raise NotATaskError(name, "it is no function; give one that takes the context")
     for body in (fn, type(fn).__call__):  # an object may be called through an async method
         if inspect.iscoroutinefunction(body) or inspect.isasyncgenfunction(body):
-            raise NotATaskError(f"{name} cannot be a task yet: it is async; write it with a plain def")
+            raise NotATaskError(name, "it is async, which is not there yet; write it with a plain def")
     try:
         names = list(inspect.signature(fn, **_UNEVALUATED).parameters)
         called = inspect.signature(fn, follow_wrapped=False, **_UNEVALUATED)
@@ -83,7 +79,7 @@ def _takes_inputs(fn: Callable[..., Any]) -> bool:
         called.bind(None, **({"inputs": None} if takes_inputs else {}))
     except TypeError as error:
         form = "fn(ctx, inputs=...)" if takes_inputs else "fn(ctx)"
-        raise NotATaskError(f"{name} cannot be a task: it is to be called as {form}, but {error}") from None
+        raise NotATaskError(name, f"it is to be called as {form}, but {error}") from None
     return takes_inputs
 
 

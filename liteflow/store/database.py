@@ -87,8 +87,8 @@ class _Work:
 class Database:
     """A database, opened once a process.
 
-    Commits are led: the thread that finds nobody committing commits for all who queue meanwhile, so there is no writer thread, and
-    a commit costs its share of one transaction.
+    Commits are led: the thread that finds nobody committing commits for all who queue meanwhile, so there is no writer thread,
+    and a commit costs its share of one transaction.
 
     Args:
         store: a SQLAlchemy URL or engine.
@@ -193,7 +193,7 @@ class Database:
         """Return the text of a statement in this database's dialect, parameters as ``:name``."""
         text = self._texts.get(statement)
         if text is None:
-            compiled = statement.compile(dialect=self.engine.dialect)
+            compiled: Any = statement.compile(dialect=self.engine.dialect)  # type: ignore[attr-defined] # all have it
             text = str(compiled)
             for name, value in compiled.params.items():  # SQLAlchemy's own: OFFSET 0
                 text = text if value is None else text.replace(f":{name}", str(int(value)))

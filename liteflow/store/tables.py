@@ -33,6 +33,7 @@ def is_one_of(column: ColumnElement[Any], *words: str) -> ColumnElement[bool]:
     """Return the condition that *column* is one of these words."""
     return column.in_([constant(word) for word in words])
 
+
 contexts = Table(
     "contexts",
     metadata,

@@ -72,7 +72,7 @@ SECONDS = {  # between two times, as text
 }
 
 
-def upgrade():
+def upgrade():  # long: the whole schema, read top to bottom
     """Make the tables, then the views."""
     op.create_table(
         "contexts",

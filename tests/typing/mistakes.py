@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from liteflow import Context, Flow, NextTask, RetryPolicy, TaskOutput
+from liteflow import Context, Flow, NextTask, TaskOutput
 
 flow = Flow()
 context = Context()
@@ -14,5 +14,4 @@ flow.get_run("monday").stream(view="both")  # type: ignore[arg-type]  # pyright:
 context.set(1, "value")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a key is a string
 NextTask("plain", None, True, 5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # options go by name  # noqa: FBT003 - the mistake
 TaskOutput(None, NextTask("plain"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a list of them
-RetryPolicy(max_attempts="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a number
 TaskOutput("x").output = "y"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]  # frozen

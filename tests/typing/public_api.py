@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, assert_type
 
 import liteflow.executor
@@ -14,7 +13,6 @@ from liteflow import (
     LiteFlowError,
     NextTask,
     PoolExecutor,
-    RetryPolicy,
     Run,
     StreamChunk,
     TaskFailedError,
@@ -44,7 +42,7 @@ def plain(ctx: Context, inputs: dict[str, int]) -> int:
     return total + inputs["n"]
 
 
-@flow.task(retry=RetryPolicy(max_attempts=3, retry_on=(ConnectionError,)))
+@flow.task()
 def fan_out(ctx: Context) -> TaskOutput:
     ctx.set("left", 2)
     ctx.update("total", lambda total: total + 1, 0)
@@ -55,13 +53,13 @@ def fan_out(ctx: Context) -> TaskOutput:
         message = "nothing to do"
         raise TerminalError(message)
     parts = [NextTask("plain", {"n": n}, spawn_another=True) for n in range(2)]
-    return TaskOutput(None, parts, join=NextTask("greet", delay=timedelta(seconds=1), wait_for=["approval"]))
+    return TaskOutput(None, parts)
 
 
 # What a decorator gives back is the function itself.
 assert_type(greet(Context()), TaskOutput)
 assert_type(plain(Context(), {"n": 1}), int)
-flow.add_task("again", greet, retry=2)
+flow.add_task("again", greet)
 
 
 def runs() -> None:
@@ -81,7 +79,6 @@ def runs() -> None:
     for record in run.tasks():
         assert_type(record.key, str)
         assert_type(record.attempts, int)
-    run.cancel()
     flow.close()
 
 

@@ -1,0 +1,164 @@
+"""`Run`: one execution of a flow, as its caller sees it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Literal
+
+from liteflow.clock import from_text
+from liteflow.codec import decode
+from liteflow.context import Context, PortContext
+from liteflow.engine.observer import Observer
+from liteflow.engine.streams import Chunk, follow
+from liteflow.errors import (
+    GetTimeoutError,
+    LiteFlowError,
+    RunCancelledError,
+    RunConflictError,
+    RunPausedError,
+    TaskFailedError,
+)
+from liteflow.model import Failure, RunStatus, StreamChunk, TaskRecord, TaskStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from liteflow.engine.driver import RunDriver
+    from liteflow.engine.engine import Engine
+
+POLL_SECONDS = 0.05
+INTERRUPT_SECONDS = 0.8
+
+
+class Run:
+    """One execution of a flow.
+
+    Attributes:
+        id: its id.
+    """
+
+    def __init__(self, engine: Engine, run_id: str, driver: RunDriver | None = None) -> None:
+        self.id = run_id
+        self._engine, self._driver = engine, driver
+
+    @property
+    def status(self) -> RunStatus:
+        """Where it stands, as recorded."""
+        return RunStatus(self._engine.run(self.id)["status"])
+
+    @property
+    def reason(self) -> str | None:
+        """Why it stands there, in words; ``None`` when there is nothing to say."""
+        reason: str | None = self._engine.run(self.id)["reason"]
+        return reason
+
+    @property
+    def error(self) -> TaskFailedError | None:
+        """What failed it, if it failed."""
+        if self._driver is not None and isinstance(self._driver.error, TaskFailedError):
+            return self._driver.error
+        row = self._engine.services.queries.failed_task(self.id)
+        return None if row is None else TaskFailedError(row[0], row[1], self.id, Failure(*row[2:5]))
+
+    @property
+    def context(self) -> Context:
+        """The context in which it happens."""
+        context_id = self._engine.run(self.id)["context_id"]
+        return PortContext(context_id, Observer(self._engine, context_id))
+
+    def wait(self, timeout: float | None = None) -> RunStatus:
+        """Wait until it stands still, but no longer than *timeout* seconds; return where it stands."""
+        if self._driver is not None:
+            with self._engine.services.executor.blocked():  # for a task that waits for another run
+                self._driver.over.wait(timeout)
+            return self.status
+        deadline = None if timeout is None else self._engine.services.clock.monotonic() + timeout
+        pause = threading.Event()
+        while self._is_live():
+            if deadline is not None and self._engine.services.clock.monotonic() >= deadline:
+                break
+            pause.wait(POLL_SECONDS)
+        return self.status
+
+    def _is_live(self) -> bool:
+        """Whether somebody is at work on it, here or elsewhere."""
+        row = self._engine.run(self.id)
+        if row["id"] in self._engine.drivers:
+            return True
+        status = RunStatus(row["status"])
+        return status is RunStatus.QUEUED or (status.holds_context and not self._engine.is_free(row))
+
+    def result(self, timeout: float | None = None) -> dict[str, Any]:
+        """Wait until it has ended, and return the output of every instance that dispatched nothing, by instance key.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Raises:
+            TaskFailedError: a task of it failed.
+            RunPausedError: it stands still until somebody resumes it.
+            RunCancelledError: it was cancelled.
+            GetTimeoutError: it did not end within *timeout*.
+            StoreError: this process could not go on recording it.
+        """
+        status = self.wait(timeout)
+        if status is RunStatus.COMPLETED:
+            return {key: decode(text) for key, text in self._engine.services.queries.result(self.id)}
+        if self._driver is not None and self._driver.error is not None:
+            raise self._driver.error
+        if status is RunStatus.FAILED and (error := self.error) is not None:
+            raise error
+        if status is RunStatus.PAUSED:
+            raise RunPausedError(self.id, self.reason or "")
+        if status is RunStatus.CANCELLED:
+            raise RunCancelledError(self.id, self.reason or "it was cancelled")
+        if self._is_live():
+            raise GetTimeoutError(f"The result of run {self.id}", timeout or 0.0)
+        raise RunConflictError(self.id, f"was interrupted: its process is gone; go on with flow.resume({self.id!r})")
+
+    def stream(self, after: int = 0, view: Literal["live", "final"] = "live") -> Iterator[StreamChunk]:
+        """Yield its chunks, first the recorded ones, then those to come, until it stands still.
+
+        Args:
+            after: the number of the last chunk that was seen; 0 for all.
+            view: ``"live"`` for chunks as they are written; a higher ``attempt`` of a key withdraws the earlier ones. ``"final"``
+                for committed ones only, in the same order: a chunk waits there for the attempts that wrote before it.
+        """
+        if view not in ("live", "final"):
+            msg = f'view is {view!r}; write "live" or "final"'
+            raise LiteFlowError(msg)
+        queries, driver = self._engine.services.queries, self._driver
+
+        def read(seq: int) -> list[tuple[Chunk, bool]]:
+            return [
+                (Chunk(number, task_id, key, 0, attempt, text), status == "committed")
+                for number, task_id, key, attempt, text, status in queries.stream(self.id, after=seq)
+            ]
+
+        return follow(after, view, read=read, feed=None if driver is None else driver.feed, is_live=self._is_live)
+
+    def tasks(self) -> list[TaskRecord]:
+        """Return one record a dispatch, in dispatch order."""
+        return [
+            TaskRecord(
+                number, key, task_id, TaskStatus(status), attempts, None if inputs is None else decode(inputs, lenient=True),
+                by, merged, from_text(dispatched), started and from_text(started), finished and from_text(finished),
+                Failure(*error) if error[0] is not None else None,
+            )
+            for number, key, task_id, status, attempts, inputs, by, merged, dispatched, started, finished, *error
+            in self._engine.services.queries.tasks(self.id)
+        ]  # fmt: skip
+
+    def interrupt(self) -> bool:
+        """Let it stand still at once, resumable; return whether this process drives it."""
+        if self._driver is None or self._driver.over.is_set():
+            return False
+        threading.Thread(
+            target=self._driver.halt, args=(RunStatus.PAUSED, "interrupted"), name="liteflow-interrupt", daemon=True
+        ).start()
+        self._driver.over.wait(INTERRUPT_SECONDS)
+        return True
+
+    def __repr__(self) -> str:
+        """Name the run."""
+        return f"Run({self.id!r})"

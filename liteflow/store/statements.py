@@ -1,0 +1,187 @@
+"""The statements of the engine's writes and reads: SQLAlchemy Core, compiled once for each dialect.
+
+Parameters of a condition are named ``of_…`` where a column of that name may be set as well, and new values ``to_…``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, bindparam, exists, func, insert, null, select, update
+
+from liteflow.store.tables import attempts, chunks, constant, contexts, is_one_of, owners, runs, tasks, writes
+
+if TYPE_CHECKING:
+    from sqlalchemy import Executable, Table
+
+LIVE = ("pending", "running", "behind", "failed")
+
+
+def _insert(table: Table, *columns: str) -> Executable:
+    return insert(table).values({name: bindparam(name) for name in columns})
+
+
+def _of_attempt(table: Table) -> Any:  # noqa: ANN401 - a column expression, whose type SQLAlchemy does not name
+    return and_(
+        table.c.run_id == bindparam("of_run"),
+        table.c.number == bindparam("of_number"),
+        table.c.attempt == bindparam("of_attempt"),
+        table.c.status == constant("open"),
+    )
+
+
+_THIS_TASK = and_(tasks.c.run_id == bindparam("of_run"), tasks.c.number == bindparam("of_number"))
+
+CONTEXT_HEAD = select(contexts.c.version, contexts.c.fence).where(contexts.c.id == bindparam("id")).with_for_update()
+NEW_CONTEXT = _insert(contexts, "id", "version", "fence", "created_at")
+SET_VERSION = update(contexts).where(contexts.c.id == bindparam("of_id")).values(version=bindparam("to_version"))
+RAISE_FENCE = update(contexts).where(contexts.c.id == bindparam("of_id")).values(fence=contexts.c.fence + constant(1))
+
+NEW_RUN = _insert(
+    runs, "id", "flow", "context_id", "start_task", "inputs", "status", "priority", "owner_id", "crashes", "base_version",
+    "seq_reserved", "created_at", "started_at",
+)  # fmt: skip
+CLAIM_RUN = (
+    update(runs)
+    .where(runs.c.id == bindparam("of_id"), is_one_of(runs.c.status, "queued", "running", "waiting", "paused", "failed"))
+    .values(
+        status=constant("running"),
+        reason=null(),
+        failed_task=null(),
+        finished_at=null(),
+        owner_id=bindparam("by_owner"),
+        crashes=runs.c.crashes + bindparam("more_crashes"),
+        seq_reserved=bindparam("to_seq"),
+    )
+)
+LIVE_RUN_IN = select(runs.c.id, runs.c.owner_id).where(
+    runs.c.context_id == bindparam("context_id"), is_one_of(runs.c.status, "running", "waiting")
+)
+
+NEW_TASK = _insert(
+    tasks, "run_id", "number", "task_id", "instance", "key", "inputs", "status", "dispatched_by", "merged_into", "attempts",
+    "failures", "dispatched_at",
+)  # fmt: skip
+COMPLETE_TASK = (
+    update(tasks)
+    .where(_THIS_TASK)
+    .values(
+        status=constant("completed"),
+        **{
+            name: bindparam(f"to_{name}")
+            for name in ("attempts", "reads", "output_version", "output_seq", "leaf", "started_at", "finished_at")
+        },
+    )
+)
+MOVE_TASK = (
+    update(tasks).where(_THIS_TASK).values(status=bindparam("to_status"), attempts=bindparam("to_attempts"), merged_into=null())
+)
+MERGE_TASK = update(tasks).where(_THIS_TASK).values(status=constant("merged"), merged_into=bindparam("to_merged_into"))
+BEGIN_TASK = (
+    update(tasks)
+    .where(_THIS_TASK)
+    .values(status=constant("running"), attempts=bindparam("to_attempts"), started_at=bindparam("to_started_at"))
+)
+NEW_ATTEMPT = _insert(
+    attempts, "run_id", "number", "attempt", "status", "error_type", "error_message", "traceback", "reads", "started_at",
+    "ended_at",
+)  # fmt: skip
+NEW_WRITE = _insert(
+    writes, "context_id", "version", "key", "value", "status", "run_id", "number", "attempt", "position", "written_at"
+)
+KEEP_WRITES = (
+    update(writes)
+    .where(_of_attempt(writes))
+    .values(status=constant("committed"), version=bindparam("first_version") + writes.c.position)
+)
+LOSE_WRITES = update(writes).where(_of_attempt(writes)).values(status=constant("lost"))
+NEW_CHUNK = _insert(chunks, "run_id", "seq", "number", "attempt", "task_id", "value", "status", "written_at")
+KEEP_CHUNKS = update(chunks).where(_of_attempt(chunks)).values(status=constant("committed"))
+LOSE_CHUNKS = update(chunks).where(_of_attempt(chunks)).values(status=constant("lost"))
+
+VALUE = (
+    select(writes.c.version, writes.c.value)
+    .where(writes.c.context_id == bindparam("context_id"), writes.c.key == bindparam("key"), writes.c.version.is_not(None))
+    .order_by(writes.c.version.desc())
+    .limit(constant(1))
+)
+WRITES_SINCE = (
+    select(writes.c.version, writes.c.key, writes.c.value)
+    .where(writes.c.context_id == bindparam("context_id"), writes.c.version > bindparam("since"))
+    .order_by(writes.c.version)
+)
+KEYS = (
+    select(writes.c.key, func.max(writes.c.version))
+    .where(writes.c.context_id == bindparam("context_id"), writes.c.version.is_not(None))
+    .group_by(writes.c.key)
+    .order_by(func.min(writes.c.version))
+)
+OPEN_VALUE = (
+    select(writes.c.value)
+    .where(writes.c.context_id == bindparam("context_id"), writes.c.key == bindparam("key"), writes.c.status == constant("open"))
+    .order_by(writes.c.id.desc())
+    .limit(constant(1))
+)
+
+LIVE_TASKS = (
+    select(
+        tasks.c.number, tasks.c.task_id, tasks.c.instance, tasks.c.inputs, tasks.c.dispatched_by, tasks.c.status,
+        tasks.c.attempts, tasks.c.merged_into,
+    )
+    .where(tasks.c.run_id == bindparam("run_id"), is_one_of(tasks.c.status, *LIVE))
+    .order_by(tasks.c.number)
+)  # fmt: skip
+_live = tasks.alias("live")
+PRODUCED = (
+    select(tasks.c.key)
+    .distinct()
+    .where(
+        tasks.c.run_id == bindparam("run_id"),
+        tasks.c.status == constant("completed"),
+        (tasks.c.instance == constant(1))
+        | exists().where(_live.c.run_id == tasks.c.run_id, _live.c.key == tasks.c.key, is_one_of(_live.c.status, *LIVE)),
+    )
+)
+SPAWNED = (
+    select(tasks.c.task_id, func.max(tasks.c.instance))
+    .where(tasks.c.run_id == bindparam("run_id"), tasks.c.instance > constant(1))
+    .group_by(tasks.c.task_id)
+)
+LAST_NUMBER = select(func.max(tasks.c.number)).where(tasks.c.run_id == bindparam("run_id"))
+LOST_ATTEMPTS = insert(attempts).from_select(
+    ["run_id", "number", "attempt", "status", "started_at", "ended_at"],
+    select(tasks.c.run_id, tasks.c.number, tasks.c.attempts, bindparam("how"), tasks.c.started_at, bindparam("lost_at")).where(
+        tasks.c.run_id == bindparam("of_run"), tasks.c.status == constant("running")
+    ),
+)
+LOSE_ALL_WRITES = (
+    update(writes)
+    .where(writes.c.run_id == bindparam("of_run"), writes.c.status == constant("open"))
+    .values(status=constant("lost"))
+)
+LOSE_ALL_CHUNKS = (
+    update(chunks)
+    .where(chunks.c.run_id == bindparam("of_run"), chunks.c.status == constant("open"))
+    .values(status=constant("lost"))
+)
+
+NEW_OWNER = _insert(owners, "id", "machine", "pid", "process_started", "leased_until")
+RENEW_LEASE = (
+    update(owners)
+    .where(owners.c.id == bindparam("of_id"), owners.c.ended_at.is_(None))
+    .values(leased_until=bindparam("to_leased_until"))
+)
+END_OWNER = update(owners).where(owners.c.id == bindparam("of_id")).values(ended_at=bindparam("at"))
+OWNER = select(owners).where(owners.c.id == bindparam("id"))
+
+
+_RUN_UPDATES: dict[tuple[str, ...], Executable] = {}
+
+
+def update_run(columns: tuple[str, ...]) -> Executable:
+    """Return the statement that sets these columns of a run, built once for each set of columns."""
+    statement = _RUN_UPDATES.get(columns)
+    if statement is None:
+        values: dict[str, Any] = {name.removeprefix("to_"): bindparam(name) for name in columns}
+        statement = _RUN_UPDATES[columns] = update(runs).where(runs.c.id == bindparam("of_id")).values(values)
+    return statement
