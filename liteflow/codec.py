@@ -13,10 +13,9 @@ import dataclasses
 import re
 import sys
 from base64 import b64decode, b64encode
-from copy import deepcopy
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import Enum, Flag
+from enum import Enum
 from functools import lru_cache, partial
 from math import inf, isfinite
 from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
@@ -39,6 +38,7 @@ MAX_DEPTH = 100  # levels; each takes a few of the thousand stack frames that Py
 MAX_KEY_BYTES = 512  # what every database takes into an index
 
 _LEAST, _MOST = -(2**63), 2**63 - 1  # an integer column; SQL reads a longer number as an inexact one
+_HUGE = 10**600  # Python may refuse decimal text from 640 digits on (sys.set_int_max_str_digits), hexadecimal never
 _MANY = 16  # items from which on one look at all their types is quicker than a look at each
 _SAFE = {str, bool, NoneType}
 _PLAIN = _SAFE | {int, float, list, dict}
@@ -49,13 +49,7 @@ _load = msgspec.json.Decoder().decode
 
 
 class Opaque:
-    """What stands in for a stored value that cannot be built here, when a reader asks leniently.
-
-    Attributes:
-        name: the class that was stored, or the tag.
-        json: the stored text of the value.
-        why: what is missing and what to do, mostly what to import.
-    """
+    """What a lenient reader gets for a value that cannot be built here: its class or tag, its JSON, what to import."""
 
     def __init__(self, name: str, json: str, why: str) -> None:
         self.name, self.json, self.why = name, json, why
@@ -108,8 +102,7 @@ def register(cls: type[T], encode: Callable[[T], object], decode: Callable[[Any]
         cls: the class.
         encode: returns what to store instead: any value that can be stored.
         decode: returns an equal instance from that.
-        name: what the class is called in the store, by default ``module:QualifiedName``. A class may be registered
-            again under a new name; what was stored under the old one stays readable.
+        name: what the class is called in the store, by default ``module:QualifiedName``; earlier names stay readable.
 
     Raises:
         SerializationError: *cls* is stored without help, or *name* stands for another class.
@@ -156,7 +149,7 @@ def _encode_plain(value: object) -> bytes:
     return b"" if b'{"$' in raw else raw  # quotes in a string are escaped, so that is always the first key of an object
 
 
-def _weigh(items: Collection[Any], depth: int) -> float:  # noqa: C901, PLR0912 - the hot loop: one branch a type
+def _weigh(items: Collection[Any], depth: int) -> float:  # noqa: C901 - the hot loop: one branch a type
     """Return how many values these are, with all inside them; infinity unless JSON holds each exactly.
 
     Types are compared by identity: an enum, a subclass or a bool in place of an int would come back as another type.
@@ -170,24 +163,19 @@ def _weigh(items: Collection[Any], depth: int) -> float:  # noqa: C901, PLR0912 
         if kinds == {int}:
             return count if min(items) >= _LEAST and max(items) <= _MOST else inf
     for item in items:
-        kind = type(item)
+        kind, inside = type(item), item
         if kind is str or kind is bool or item is None:
             continue
-        if kind is int:
-            count += 0 if _LEAST <= item <= _MOST else inf
-        elif kind is float:
-            count += 0 if isfinite(item) else inf
-        elif depth > MAX_DEPTH:
-            return inf
-        elif kind is dict:
+        if (kind is int and _LEAST <= item <= _MOST) or (kind is float and isfinite(item)):
+            continue
+        if kind is dict:
             for key in item:
                 if type(key) is not str:
                     return inf
-            count += _weigh(item.values(), depth + 1)
-        elif kind is list:
-            count += _weigh(item, depth + 1)
-        else:
+            inside = item.values()
+        elif kind is not list:
             return inf
+        count += _weigh(inside, depth + 1) if depth < MAX_DEPTH else inf
         if count > MAX_BYTES:  # or a few objects that hold each other many times over would outgrow all memory
             return inf
     return count
@@ -198,9 +186,6 @@ def _is_unicode(text: str) -> bool:
         return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
         return False
-
-
-# -- forms of single types -------------------------------------------------------------------------------------------
 
 
 class _Form(NamedTuple):
@@ -225,14 +210,9 @@ def _unpack_moment(cls: type[datetime | time], payload: Any) -> object:
     return moment.replace(tzinfo=ZoneInfo(zone)) if zone else moment
 
 
-def _pack_int(number: int) -> str:
-    # From 640 digits on Python may refuse decimal text (sys.set_int_max_str_digits), hexadecimal never.
-    return str(number) if number.bit_length() <= 2048 else hex(number)  # noqa: PLR2004 - that is 617 digits
-
-
 _PATHS = (PosixPath, WindowsPath, PurePosixPath, PureWindowsPath)
 _FORMS: dict[type, _Form] = {path: _Form(path.__name__, str, str, path) for path in _PATHS} | {
-    int: _Form("int", str, _pack_int, partial(int, base=0)),
+    int: _Form("int", str, lambda v: str(v) if abs(v) < _HUGE else hex(v), partial(int, base=0)),
     float: _Form("float", str, repr, float),
     str: _Form("str", str, lambda v: v.encode("unicode_escape").decode(), lambda v: v.encode().decode("unicode_escape")),
     bytes: _Form("bytes", str, lambda v: b64encode(v).decode(), partial(b64decode, validate=True)),
@@ -248,10 +228,13 @@ _FORMS: dict[type, _Form] = {path: _Form(path.__name__, str, str, path) for path
     UUID: _Form("uuid", str, str, UUID),
 }
 _TAGS = {f"${form.tag}": form for form in _FORMS.values()} | {"$dict": _Form("dict", list, list, dict)}
+_RECORD_FIELDS: dict[str, Callable[[Any], list[str]]] = {  # what marks a class of each library, and names its fields
+    "__attrs_attrs__": lambda cls: [field.name for field in cls.__attrs_attrs__],
+    "__pydantic_fields__": lambda cls: list(cls.__pydantic_fields__),
+    "__dataclass_fields__": lambda cls: [field.name for field in dataclasses.fields(cls)],
+}
 _REGISTERED: dict[type, _Form] = {}  # of the process, as its classes are
 _NAMED: dict[str, _Form] = {}  # the same by name
-
-# -- kinds of users' classes -----------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=512)
@@ -264,38 +247,13 @@ def _kind_of(cls: Any) -> str | None:
         object.__new__(cls)  # refused if it extends a list, an exception or the like, whose content is in no field
     except TypeError:
         return None
-    return None if _fields(cls) is None else "record"
-
-
-@lru_cache(maxsize=512)
-def _fields(cls: Any) -> dict[str, Any] | None:
-    """Return the fields of a class of attrs, pydantic or dataclasses by name; ``None`` for any other class."""
-    if hasattr(cls, "__attrs_attrs__"):
-        return {field.name: field for field in cls.__attrs_attrs__}
-    if hasattr(cls, "__pydantic_core_schema__") and hasattr(cls, "model_fields"):
-        return dict(cls.model_fields)
-    return {field.name: field for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else None
-
-
-def _absent(cls: type, state: dict[str, Any]) -> dict[str, object]:
-    """Return the defaults of the fields not in *state*: code may have gained fields after a value was stored."""
-    absent: dict[str, object] = {}
-    for name, field in (_fields(cls) or {}).items():
-        if name not in state:
-            attrs = hasattr(field.default, "takes_self")  # a factory, there
-            make = field.default.factory if attrs else getattr(field, "default_factory", None)
-            absent[name] = make() if callable(make) else deepcopy(field.default)
-            if type(absent[name]).__name__ in {"_MISSING_TYPE", "_Nothing", "PydanticUndefinedType"}:
-                raise ValueError(f"its field {name} has neither a value nor a default")
-    return absent
+    return "record" if any(hasattr(cls, mark) for mark in _RECORD_FIELDS) else None
 
 
 def _take(kind: str, cls: Any, value: Any) -> object:
     """Return what makes up an instance of a class of this kind."""
     if kind == "enum":
-        if not isinstance(value, Flag) and cls.__members__.get(value.name) is not value:
-            raise ValueError("it is no member of its enum now")
-        return value.value if isinstance(value, Flag) else value.name
+        return value.name if cls.__members__.get(value.name) is value else [value.value]  # that is a union of flags
     if kind == "namedtuple":
         if getattr(value, "__dict__", None):
             raise ValueError("it has attributes beside its fields")
@@ -305,23 +263,23 @@ def _take(kind: str, cls: Any, value: Any) -> object:
     state = {name: item for part in parts if part for name, item in part.items()}
     if "_attrs_cached_hash" in state:
         state["_attrs_cached_hash"] = None  # a hash holds in this process only
-    _absent(cls, state)
     return state
 
 
 def _build(kind: str, cls: Any, payload: Any) -> object:
-    """Return what `_take` took apart, calling nothing of the class but the defaults of new fields."""
+    """Return what `_take` took apart, without calling the class."""
     if kind == "enum":
-        if not issubclass(cls, Flag) and payload not in cls.__members__:
-            raise ValueError(f"the enum has no member {payload} now")
-        return cls(payload) if issubclass(cls, Flag) else cls.__members__[payload]
+        return cls.__members__[payload] if type(payload) is str else cls(*payload)
     if kind == "namedtuple":
         if unknown := payload.keys() - set(cls._fields):
             raise ValueError(f"the class has no field {min(unknown)} now")
         return tuple.__new__(cls, [payload[n] if n in payload else cls._field_defaults[n] for n in cls._fields])
     record = object.__new__(cls)
-    for name, item in (payload | _absent(cls, payload)).items():
+    for name, item in payload.items():
         object.__setattr__(record, name, item)
+    for name in next(fields(cls) for mark, fields in _RECORD_FIELDS.items() if hasattr(cls, mark)):
+        if not hasattr(record, name):  # a plain default of a dataclass is an attribute of the class
+            raise ValueError(f"the class has a field {name} now, which was not stored")
     return record
 
 
@@ -357,53 +315,51 @@ def _find(name: str) -> type | None:
     return None
 
 
-# -- values to plain JSON and back -----------------------------------------------------------------------------------
-
-
 class _Packer:
     """Makes plain JSON of one value; knows where in the value it is, for the error."""
 
     def __init__(self) -> None:
-        self.path: list[str] = []
+        self.path: list[object] = []  # keys and indices
         self.count = 0
 
     def pack(self, value: Any) -> Any:
         cls = type(value)
         self.count += 1
         if len(self.path) > MAX_DEPTH or self.count > MAX_BYTES:
-            why = f"the value is nested more than {MAX_DEPTH} levels deep, or holds itself; store it in pieces"
-            raise SerializationError(why, path="".join(self.path[:8]) + "...", type_name=_label(cls))
+            raise self.refusal(cls, f"the value is nested over {MAX_DEPTH} levels deep, or holds itself; store it in pieces")
         if cls is list:
-            return [self.within(f"[{index}]", item) for index, item in enumerate(value)]
+            return [self.within(index, item) for index, item in enumerate(value)]
         if cls is dict:
-            return self.pack_dict(value)
+            is_text = all(type(key) is str and _is_unicode(key) for key in value)
+            if is_text and not next(iter(value), "").startswith("$"):
+                return {key: self.within(key, item) for key, item in value.items()}
+            return {"$dict": [[self.within(key, key), self.within(key, item)] for key, item in value.items()]}
         if cls in _PLAIN and _weigh((value,), 0) < inf and (cls is not str or _is_unicode(value)):
             return value
         try:
             tag, name, taken = _take_apart(cls, value)
         except Exception as error:
-            raise self.refusal(cls, _reason(error)) from error
+            cure = f"use liteflow.register({cls.__name__}, encode, decode), or Flow(pickle=True)"
+            why = f"a value of type {_label(cls)} cannot be stored exactly: {_reason(error)}; {cure}"
+            raise self.refusal(cls, why) from error
         packed = self.pack(taken)
         if cls in (set, frozenset):
             packed.sort(key=_dump)  # the same text for the same value
         return {tag: packed} if name is None else {tag: name, "value": packed}
 
-    def within(self, step: str, value: object) -> object:
+    def within(self, step: object, value: object) -> object:
         self.path.append(step)
         packed = self.pack(value)
         self.path.pop()
         return packed
 
-    def pack_dict(self, value: dict[Any, Any]) -> object:
-        is_text = all(type(key) is str and _is_unicode(key) for key in value)
-        if is_text and not next(iter(value), "").startswith("$"):
-            return {key: self.within(_step(key), item) for key, item in value.items()}
-        return {"$dict": [[self.within("[a key]", key), self.within(_step(key), item)] for key, item in value.items()]}
-
     def refusal(self, cls: type, why: str) -> SerializationError:
-        cure = f"use liteflow.register({cls.__name__}, encode, decode), or Flow(pickle=True)"
-        what = f"a value of type {_label(cls)} cannot be stored exactly: {why}; {cure}"
-        return SerializationError(what, path="".join(self.path), type_name=_label(cls))
+        steps = (f".{s}" if isinstance(s, str) and s.isidentifier() else f"[{_short(s)}]" for s in self.path[:_MANY])
+        return SerializationError(why, path="".join(steps) + "..." * (len(self.path) > _MANY), type_name=_label(cls))
+
+
+def _short(step: object) -> str:
+    return ascii(step)[:80] if type(step) in {str, int} and _weigh((step,), 0) < inf else f"a {type(step).__name__}"
 
 
 def _take_apart(cls: type, value: Any) -> tuple[str, str | None, object]:
@@ -417,12 +373,6 @@ def _take_apart(cls: type, value: Any) -> tuple[str, str | None, object]:
     if _find(name := _name_of(cls)) is not cls:
         raise ValueError(f"{name} does not lead to this class, made in a function or by loading its module twice")
     return f"${kind}", name, _take(kind, cls, value)
-
-
-def _step(key: object) -> str:
-    if type(key) is not str:
-        return f"[a key of type {_label(type(key))}]"
-    return f".{key}" if key.isidentifier() else f"[{ascii(key[:40])}]"
 
 
 def _reason(error: Exception) -> str:

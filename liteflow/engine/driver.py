@@ -70,7 +70,7 @@ class RunDriver:
         self.run_id, self.context_id, self.feed = run_id, context_id, feed
         self._services, self._on_end = services, on_end
         self._fence, self._state, self._values, self._variables = fence, state, values, variables
-        self.reading = Reading(services, context_id, state, values, self._end_hopeless)
+        self.reading = Reading(services, context_id, state, values, self)
         self._lock = self.reading.lock
         self._inbox: deque[Event] = deque()
         self._taken: list[Event] = []
@@ -274,7 +274,7 @@ class RunDriver:
                 self.over.set()
             self.feed.publish(reserved=self._block)
             self.reading.published(over=ended is not None)
-            self._end_hopeless()
+            self.end_hopeless()
             numbers = self._state.take_ready()
         self._submit(numbers, next_here=getattr(_thread, "is_ending", False))
         if ended is not None:
@@ -311,7 +311,7 @@ class RunDriver:
         """Give up what runs, and let the run stand in *status*."""
         self.post(Halt(status, reason, at_once=True))
 
-    def _end_hopeless(self) -> None:
+    def end_hopeless(self) -> None:
         """End the waits that nothing can fulfil any more; in a run that is to stand still, give up who waits."""
         for number in self.reading.waits.hopeless():
             if self._state.stopping:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import threading
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from liteflow.engine.waits import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from liteflow.engine.attempt import Attempt
     from liteflow.engine.services import Services
     from liteflow.engine.state import RunState
     from liteflow.engine.values import Values
     from liteflow.store.store import Value
+
+
+class Host(Protocol):
+    """What a run does when somebody in it begins to wait."""
+
+    def end_hopeless(self) -> None:
+        """End the waits that nothing can fulfil any more; called under the lock."""
+        ...
+
+    def start(self) -> None:
+        """Start what may run because somebody waits."""
+        ...
 
 
 class Reading:
@@ -28,13 +38,11 @@ class Reading:
         context_id: its context.
         state: who is to produce what.
         values: the committed values.
-        hopeless: called under the lock when somebody begins to wait; ends the waits that nothing can fulfil.
+        host: the run itself.
     """
 
-    def __init__(
-        self, services: Services, context_id: str, state: RunState, values: Values, hopeless: Callable[[], None]
-    ) -> None:
-        self._services, self._context_id, self._state, self._hopeless = services, context_id, state, hopeless
+    def __init__(self, services: Services, context_id: str, state: RunState, values: Values, host: Host) -> None:
+        self._services, self._context_id, self._state, self._host = services, context_id, state, host
         self.values, self.waits = values, Waits(state)
         self.lock = threading.Lock()
         self._published = threading.Condition(self.lock)
@@ -72,11 +80,12 @@ class Reading:
                         if value.text is not None or not wait or over or key not in self._services.tasks:
                             return value.text
                         waiter = self.waits.begin(key, number)
-                self._hopeless()
+                self._host.end_hopeless()
             if waiter is None:
                 self._load(key, evictions)
                 continue
             try:
+                self._host.start()
                 with self._services.executor.blocked() if attempt is not None else nullcontext():
                     waiter.wait(deadline, self._services.clock)
             finally:
