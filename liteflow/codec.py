@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
 T = TypeVar("T")
-
 MAX_BYTES = 64 * 2**20  # of the text of one value: a row of the database, held in memory several times
 MAX_DEPTH = 100  # levels; each takes a few of the thousand stack frames that Python grants
 MAX_KEY_BYTES = 512  # what every database takes into an index
@@ -43,7 +42,7 @@ _MANY = 16  # items from which on one look at all their types is quicker than a 
 _SAFE = {str, bool, NoneType}
 _PLAIN = _SAFE | {int, float, list, dict}
 _TAG_SIGN = re.compile(r'\{\s*"\$')
-
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _dump = msgspec.json.Encoder().encode
 _load = msgspec.json.Decoder().decode
 
@@ -75,11 +74,7 @@ def encode(value: object) -> str:
 
 
 def decode(text: str, *, lenient: bool = False) -> Any:
-    """Return the value that `encode` wrote, a fresh one at every call.
-
-    Args:
-        text: the stored text.
-        lenient: put an `Opaque` in place of what cannot be built here, instead of raising.
+    """Return the value that `encode` wrote, a fresh one at every call; with *lenient*, an `Opaque` in place of an error.
 
     Raises:
         SerializationError: the text is damaged, of an unknown format, or needs a class that is not imported here.
@@ -88,11 +83,10 @@ def decode(text: str, *, lenient: bool = False) -> Any:
         tree = _load(text)
         tagged = '"$' in text and _TAG_SIGN.search(text)  # the quick test first; it settles most texts
         return _unpack(tree, lenient=lenient) if tagged else tree
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        why = f"the stored text is damaged, or not written by LiteFlow: {error}"
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         if lenient:
-            return Opaque("text", text, why)
-        raise SerializationError(why) from error
+            return Opaque("text", text, str(error))
+        raise SerializationError(f"the stored text is damaged, or not written by LiteFlow: {error}") from error
 
 
 def register(cls: type[T], encode: Callable[[T], object], decode: Callable[[Any], T], name: str | None = None) -> None:
@@ -117,11 +111,7 @@ def register(cls: type[T], encode: Callable[[T], object], decode: Callable[[Any]
 
 
 def check_key(key: object, kind: str = "Context key") -> str:
-    """Return *key* if every database can hold it.
-
-    Raises:
-        InvalidKeyError: it is not a string, is empty, holds NUL or half a surrogate pair, or has more than 512 bytes.
-    """
+    """Return *key* if every database can hold it; raise `InvalidKeyError` with the cure if not."""
     if not isinstance(key, str):
         why = f"is of type {_label(type(key))}; use a string"
     elif not key:
@@ -137,9 +127,6 @@ def check_key(key: object, kind: str = "Context key") -> str:
     raise InvalidKeyError(kind, key, why)
 
 
-# -- plain JSON ------------------------------------------------------------------------------------------------------
-
-
 def _encode_plain(value: object) -> bytes:
     """Return *value* as JSON, or nothing if JSON would not give it back as it is."""
     try:
@@ -152,8 +139,8 @@ def _encode_plain(value: object) -> bytes:
 def _weigh(items: Collection[Any], depth: int) -> float:  # noqa: C901 - the hot loop: one branch a type
     """Return how many values these are, with all inside them; infinity unless JSON holds each exactly.
 
-    Types are compared by identity: an enum, a subclass or a bool in place of an int would come back as another type.
-    A lone surrogate passes; the JSON encoder refuses that itself.
+    Types are compared by identity: an enum, a subclass or a bool for an int would come back as something else. A lone
+    surrogate passes; the JSON encoder refuses that itself.
     """
     count: float = len(items)
     if count > _MANY:
@@ -182,10 +169,7 @@ def _weigh(items: Collection[Any], depth: int) -> float:  # noqa: C901 - the hot
 
 
 def _is_unicode(text: str) -> bool:
-    try:
-        return text.isascii() or bool(text.encode())
-    except UnicodeEncodeError:
-        return False
+    return text.isascii() or not _SURROGATE.search(text)
 
 
 class _Form(NamedTuple):
@@ -228,10 +212,10 @@ _FORMS: dict[type, _Form] = {path: _Form(path.__name__, str, str, path) for path
     UUID: _Form("uuid", str, str, UUID),
 }
 _TAGS = {f"${form.tag}": form for form in _FORMS.values()} | {"$dict": _Form("dict", list, list, dict)}
-_RECORD_FIELDS: dict[str, Callable[[Any], list[str]]] = {  # what marks a class of each library, and names its fields
+_RECORDS: dict[str, Callable[[Any], Collection[str]]] = {  # what marks the classes of a library, and names their fields
     "__attrs_attrs__": lambda cls: [field.name for field in cls.__attrs_attrs__],
-    "__pydantic_fields__": lambda cls: list(cls.__pydantic_fields__),
     "__dataclass_fields__": lambda cls: [field.name for field in dataclasses.fields(cls)],
+    "__pydantic_core_schema__": lambda cls: cls.model_fields,
 }
 _REGISTERED: dict[type, _Form] = {}  # of the process, as its classes are
 _NAMED: dict[str, _Form] = {}  # the same by name
@@ -247,7 +231,7 @@ def _kind_of(cls: Any) -> str | None:
         object.__new__(cls)  # refused if it extends a list, an exception or the like, whose content is in no field
     except TypeError:
         return None
-    return "record" if any(hasattr(cls, mark) for mark in _RECORD_FIELDS) else None
+    return "record" if any(hasattr(cls, mark) for mark in _RECORDS) else None
 
 
 def _take(kind: str, cls: Any, value: Any) -> object:
@@ -258,7 +242,7 @@ def _take(kind: str, cls: Any, value: Any) -> object:
         if getattr(value, "__dict__", None):
             raise ValueError("it has attributes beside its fields")
         return dict(zip(cls._fields, tuple.__iter__(value), strict=True))
-    stored: Any = object.__getstate__(value)  # a dict, or a dict and slots, whatever the class would make of it
+    stored: Any = object.__getstate__(_whole(cls, value))  # of a dict, of slots, or of both
     parts = stored if type(stored) is tuple else (stored,)
     state = {name: item for part in parts if part for name, item in part.items()}
     if "_attrs_cached_hash" in state:
@@ -267,9 +251,9 @@ def _take(kind: str, cls: Any, value: Any) -> object:
 
 
 def _build(kind: str, cls: Any, payload: Any) -> object:
-    """Return what `_take` took apart, without calling the class."""
+    """Return what `_take` took apart; no class but an enum, for a union of its flags, is called."""
     if kind == "enum":
-        return cls.__members__[payload] if type(payload) is str else cls(*payload)
+        return cls.__members__[payload] if type(payload) is str else cls(payload[0])
     if kind == "namedtuple":
         if unknown := payload.keys() - set(cls._fields):
             raise ValueError(f"the class has no field {min(unknown)} now")
@@ -277,9 +261,13 @@ def _build(kind: str, cls: Any, payload: Any) -> object:
     record = object.__new__(cls)
     for name, item in payload.items():
         object.__setattr__(record, name, item)
-    for name in next(fields(cls) for mark, fields in _RECORD_FIELDS.items() if hasattr(cls, mark)):
-        if not hasattr(record, name):  # a plain default of a dataclass is an attribute of the class
-            raise ValueError(f"the class has a field {name} now, which was not stored")
+    return _whole(cls, record)
+
+
+def _whole(cls: type, record: T) -> T:
+    names = next(names(cls) for mark, names in _RECORDS.items() if hasattr(cls, mark))
+    if missing := [name for name in names if not hasattr(record, name)]:  # a default may be found in the class
+        raise ValueError(f"its field {missing[0]} has no value")
     return record
 
 
@@ -319,7 +307,7 @@ class _Packer:
     """Makes plain JSON of one value; knows where in the value it is, for the error."""
 
     def __init__(self) -> None:
-        self.path: list[object] = []  # keys and indices
+        self.path: list[object] = []  # keys, indices, types of keys that are no strings
         self.count = 0
 
     def pack(self, value: Any) -> Any:
@@ -333,7 +321,8 @@ class _Packer:
             is_text = all(type(key) is str and _is_unicode(key) for key in value)
             if is_text and not next(iter(value), "").startswith("$"):
                 return {key: self.within(key, item) for key, item in value.items()}
-            return {"$dict": [[self.within(key, key), self.within(key, item)] for key, item in value.items()]}
+            steps = (key if type(key) is str else type(key) for key in value)
+            return {"$dict": [[self.within(s, k), self.within(s, v)] for s, (k, v) in zip(steps, value.items(), strict=True)]}
         if cls in _PLAIN and _weigh((value,), 0) < inf and (cls is not str or _is_unicode(value)):
             return value
         try:
@@ -354,12 +343,8 @@ class _Packer:
         return packed
 
     def refusal(self, cls: type, why: str) -> SerializationError:
-        steps = (f".{s}" if isinstance(s, str) and s.isidentifier() else f"[{_short(s)}]" for s in self.path[:_MANY])
-        return SerializationError(why, path="".join(steps) + "..." * (len(self.path) > _MANY), type_name=_label(cls))
-
-
-def _short(step: object) -> str:
-    return ascii(step)[:80] if type(step) in {str, int} and _weigh((step,), 0) < inf else f"a {type(step).__name__}"
+        steps = [f".{s}" if str(s).isidentifier() else f"[{getattr(s, '__name__', ascii(s))}]" for s in self.path]
+        return SerializationError(why, path="".join(steps)[:200], type_name=_label(cls))
 
 
 def _take_apart(cls: type, value: Any) -> tuple[str, str | None, object]:
@@ -410,8 +395,7 @@ def _put_together(tag: str, head: Any, tree: dict[str, Any], *, lenient: bool) -
             raise LookupError(f"import the module that calls liteflow.register for it, {module} perhaps")
         return _NAMED[head].unpack(payload)
     if (cls := _find(head)) is None:
-        there = module in {*sys.modules, _importable("__main__")}
-        raise LookupError(f"{module} has no such class now" if there else f"import {module} first; this process has not")
+        raise LookupError(f"import {module} first; there is no such class in what this process has imported")
     if _kind_of(cls) != tag[1:]:
         raise ValueError(f"the class is no {tag[1:]} now")
     return _build(tag[1:], cls, payload)

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
     from liteflow.engine.reading import Reading
     from liteflow.engine.state import Request
     from liteflow.errors import LiteFlowError
     from liteflow.model import Dispatch, Failure, Version
+    from liteflow.store.store import Value
+
+    Change = Callable[[str | None], str]
 
 FLUSH_SECONDS = 0.02
 
@@ -22,8 +26,6 @@ class Host(Protocol):
     run_id: str
     reading: Reading
 
-    def history(self, key: str) -> list[Version]: ...  # noqa: D102 - as in `RunDriver`
-    def at(self, version: int) -> dict[str, str]: ...  # noqa: D102 - as in `RunDriver`
     def buffered(self, attempt: Attempt) -> None: ...  # noqa: D102 - as in `RunDriver`
     def emit(self, attempt: Attempt, task_id: str, text: str) -> None: ...  # noqa: D102 - as in `RunDriver`
 
@@ -40,13 +42,14 @@ class Attempt:
         is_recorded: whether the store knows that it began.
         reads: the version of each committed value it read, 0 for an absent key.
         scanned: the context's version when it first asked for the set of keys.
+        bases: for each key that it has updated: the committed value that the first update was applied to.
         given_up: why it can do nothing more; ``None`` while it can.
         started_at: when it began.
     """
 
     __slots__ = (
-        "_driver", "attempt", "dispatch", "given_up", "is_recorded", "own", "reads", "recorded_writes", "scanned", "started_at",
-        "writes",
+        "_changes", "_driver", "attempt", "bases", "dispatch", "given_up", "is_recorded", "own", "reads", "recorded_writes",
+        "rewritten", "scanned", "started_at", "writes",
     )  # fmt: skip
 
     def __init__(self, driver: Host, dispatch: Dispatch, attempt: int, started_at: datetime) -> None:
@@ -57,6 +60,9 @@ class Attempt:
         self.is_recorded = False
         self.reads: dict[str, int] = {}
         self.scanned: int | None = None
+        self.bases: dict[str, Value] = {}
+        self._changes: dict[int, Change] = {}  # of each write that is an update: its place in order, and what it does
+        self.rewritten: list[int] = []
         self.given_up: LiteFlowError | None = None
 
     @property
@@ -113,6 +119,9 @@ class Attempt:
     def set(self, items: Sequence[tuple[str, str]]) -> None:
         """Put writes into the buffer."""
         self.check()
+        for key, _ in items:
+            if key in self.bases:
+                self.reads.setdefault(key, self.bases[key].version)
         self.own.update(items)
         self.writes.extend(items)
         self._driver.buffered(self)
@@ -123,18 +132,42 @@ class Attempt:
         return list(dict.fromkeys([*self._driver.reading.keys(self), *self.own]))
 
     def update(self, key: str, change: Callable[[str | None], str]) -> str:
-        """Change a key within this attempt's transaction: one that loses the race runs again."""
-        text = change(self.peek(key))
-        self.set([(key, text)])
+        """Change what this attempt sees; `reapply` changes the fresh value if another commit comes between."""
+        self.check()
+        seen = self.own.get(key)
+        if seen is None:
+            self.bases[key] = self._driver.reading.value(key)
+            seen = self.bases[key].text
+        text = self.own[key] = change(seen)
+        self._changes[len(self.writes)] = change
+        self.writes.append((key, text))
+        self._driver.buffered(self)
         return text
+
+    def keys_set(self) -> AbstractSet[str]:
+        """Return the keys it has set: those that it has only updated conflict with nobody's change."""
+        return {key for place, (key, _) in enumerate(self.writes) if place not in self._changes}
+
+    def reapply(self, fresh: Callable[[str], Value]) -> None:
+        """Apply its updates again, in order, to fresh values; raises what they raise."""
+        own: dict[str, str] = {}
+        self.bases = {key: fresh(key) for key in self.bases}
+        for place, (key, text) in enumerate(self.writes):
+            change = self._changes.get(place)
+            own[key] = text if change is None else change(own[key] if key in own else self.bases[key].text)
+            if own[key] != text:
+                self.writes[place] = (key, own[key])
+                if place < self.recorded_writes:
+                    self.rewritten.append(place)
+        self.own = own
 
     def history(self, key: str) -> list[Version]:
         """Return the committed writes of a key."""
-        return self._driver.history(key)
+        return self._driver.reading.history(key)
 
     def at(self, version: int) -> dict[str, str]:
         """Return the text of every key as of a version."""
-        return self._driver.at(version)
+        return self._driver.reading.at(version)
 
     def emit(self, task_id: str, text: str) -> None:
         """Add a chunk to the run's stream."""

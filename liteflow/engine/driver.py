@@ -16,7 +16,9 @@ from liteflow.engine.journal import Journal
 from liteflow.engine.reading import Reading
 from liteflow.engine.streams import HEADROOM
 from liteflow.errors import LiteFlowError, RunCancelledError, RunPausedError, TaskFailedError
+from liteflow.executor.invoke import describe
 from liteflow.model import RunStatus
+from liteflow.store.store import Value
 from liteflow.telemetry import logger
 
 if TYPE_CHECKING:
@@ -27,9 +29,8 @@ if TYPE_CHECKING:
     from liteflow.engine.state import Decision, RunState
     from liteflow.engine.streams import Feed
     from liteflow.engine.values import Values
-    from liteflow.model import Failure, Version
+    from liteflow.model import Failure
     from liteflow.store.database import Transaction
-    from liteflow.store.store import Value
 
 FLUSH_AT = 1_000  # writes of an attempt
 MOST_EVENTS = HEADROOM  # in one commit
@@ -45,7 +46,7 @@ class Halt(NamedTuple):
     at_once: bool
 
 
-Event = Done | Broke | Halt | None  # None: record what is open
+Event = Done | Broke | Halt | None  # None: look at what others have written, and record what is open
 
 
 class RunDriver:
@@ -75,6 +76,7 @@ class RunDriver:
         self._inbox: deque[Event] = deque()
         self._taken: list[Event] = []
         self._queued = False  # it takes part in a commit to come
+        self._late: list[Done] = []  # those whose updates were applied to what has changed since
         self._has_more = False  # than the commit under way takes
         self._attempts: dict[int, Attempt] = {}
         self._flush_due = False
@@ -101,6 +103,12 @@ class RunDriver:
 
     def _perform(self, number: int) -> None:
         """Run one attempt, on a thread of the executor."""
+        try:
+            self._attempt(number)
+        except Exception as error:  # noqa: BLE001 - an error of ours must not leave the run hanging
+            self.refused(error)
+
+    def _attempt(self, number: int) -> None:
         with self._lock:
             dispatch = self._state.live[number].dispatch
             task = self._services.tasks.get(dispatch.task_id)
@@ -169,7 +177,13 @@ class RunDriver:
         for event in self._taken:
             if isinstance(event, Halt):
                 self._halted(event)
-            elif event is not None and event.attempt.given_up is None:
+            elif event is None or event.attempt.given_up is not None:
+                continue
+            elif isinstance(event, Done) and any(
+                self._values.newest(key, load).text != base.text for key, base in event.attempt.bases.items()
+            ):
+                self._late.append(event)
+            else:
                 del self._attempts[event.attempt.dispatch.number]
                 ok = self._done(event, journal, load) if isinstance(event, Done) else self._broke(event, journal)
                 (committed if ok else lost).add(event.attempt.id)
@@ -188,8 +202,8 @@ class RunDriver:
         """An attempt returned: commit what it did, unless what it read has changed under it."""
         attempt, output, requests = event
         dispatch = attempt.dispatch
+        wrote = {*attempt.keys_set(), dispatch.key}
         attempt.writes.append((dispatch.key, output))
-        wrote = {key for key, _ in attempt.writes}
         decision = self._state.completed(dispatch.number, requests, wrote=wrote, outdated=self._outdated(attempt, wrote, load))
         if decision.conflicted:
             attempt.writes.pop()
@@ -210,9 +224,9 @@ class RunDriver:
     def _outdated(self, attempt: Attempt, wrote: set[str], load: Callable[[str], Value]) -> list[str]:
         """Return the keys an attempt had read that others have changed since; `""` stands for the set of keys."""
         values, reads, scanned = self._values, attempt.reads, attempt.scanned
-        outdated = [key for key, version in reads.items() if values.newest(key, load) != version]
+        outdated = [key for key, version in reads.items() if values.newest(key, load).version != version]
         if scanned is not None:
-            outdated += [key for key in wrote if key not in reads and values.newest(key, load) > scanned]
+            outdated += [key for key in wrote if key not in reads and values.newest(key, load).version > scanned]
             if values.grown_at > scanned:
                 outdated.append("")
         return outdated
@@ -277,10 +291,30 @@ class RunDriver:
             self.end_hopeless()
             numbers = self._state.take_ready()
         self._submit(numbers, next_here=getattr(_thread, "is_ending", False))
+        if self._late:
+            self._update_again()
         if ended is not None:
             self._close()
         elif self._has_more:
             self._services.database.join_commit(self)
+
+    def _update_again(self) -> None:
+        """Apply the updates that came too late to what is committed now, each to what the one before it makes of that."""
+        late, self._late = self._late, []
+        fresh: dict[str, Value] = {}
+
+        def newest(key: str) -> Value:
+            return fresh.get(key) or self.reading.value(key)
+
+        for event in late:
+            attempt = event.attempt
+            try:
+                attempt.reapply(newest)
+            except Exception as error:  # noqa: BLE001 - the user's function: it fails this attempt only
+                self.post(Broke(attempt, describe(error), error))
+                continue
+            fresh |= {key: Value(base.version, attempt.own[key]) for key, base in attempt.bases.items()}
+            self.post(event)
 
     def refused(self, error: Exception) -> None:
         """The commit has failed: nothing more of this run is recorded here; the store still holds it as it was."""
@@ -345,18 +379,6 @@ class RunDriver:
         if attempt.unrecorded >= FLUSH_AT:
             self.post(None)
         self._flush_later()
-
-    def outside(self) -> None:
-        """Somebody else has written to the context."""
-        self.post(None)
-
-    def history(self, key: str) -> list[Version]:
-        """Return the committed writes of *key*, oldest first."""
-        return self._services.history(self.context_id, key)
-
-    def at(self, version: int) -> dict[str, str]:
-        """Return the text of every key as of *version*."""
-        return self._services.at(self.context_id, version)
 
     def _flush_later(self) -> None:
         if not self._flush_due:

@@ -69,6 +69,9 @@ class Journal:
 
     def kept(self, attempt: Attempt, first_version: int) -> None:
         """Record that what an attempt has recorded as open is committed; its first write gets *first_version*."""
+        for place in attempt.rewritten:
+            row = {**self._of_attempt(attempt), "of_position": place, "to_value": attempt.writes[place][1]}
+            self.batch.rewritten.append(row)
         self.batch.kept.append({**self._of_attempt(attempt), "first_version": first_version})
 
     def completed(self, attempt: Attempt, *, version: int, seq: int, leaf: bool) -> None:

@@ -91,7 +91,7 @@ class Observer:
         done = self._engine.services.database.write(work, sync=True)
         driver = self._engine.driver_in(self._id)
         if driver is not None:
-            driver.outside()
+            driver.post(None)
         return done
 
     def history(self, key: str) -> list[Version]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from liteflow.engine.services import Services
     from liteflow.engine.state import RunState
     from liteflow.engine.values import Values
+    from liteflow.model import Version
     from liteflow.store.store import Value
 
 
@@ -92,16 +93,30 @@ class Reading:
                 with self.lock:
                     self.waits.end(waiter)
 
-    def peek(self, attempt: Attempt | None, key: str) -> str | None:
+    def peek(self, attempt: Attempt, key: str) -> str | None:
         """Return the committed text of *key*, ``None`` for none."""
+        value = self.value(key)
+        attempt.check()
+        self._saw(attempt, key, value)
+        return value.text
+
+    def value(self, key: str) -> Value:
+        """Return the committed value of *key*, without noting that anybody has read it."""
         while True:
             with self.lock:
-                self._when_published(attempt)
+                self._when_published(None)
                 value, evictions = self.values.committed(key), self.values.evictions
-                if value is not None:
-                    self._saw(attempt, key, value)
-                    return value.text
+            if value is not None:
+                return value
             self._load(key, evictions)
+
+    def history(self, key: str) -> list[Version]:
+        """Return the committed writes of *key*, oldest first."""
+        return self._services.history(self._context_id, key)
+
+    def at(self, version: int) -> dict[str, str]:
+        """Return the text of every key as of *version*."""
+        return self._services.at(self._context_id, version)
 
     def _saw(self, attempt: Attempt | None, key: str, value: Value) -> None:
         """Remember the first version of *key* that *attempt* has read."""

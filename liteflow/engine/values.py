@@ -44,10 +44,9 @@ class Values:
         if key not in self._cache and evictions == self.evictions:
             self._keep(key, value)
 
-    def newest(self, key: str, load: Callable[[str], Value]) -> int:
-        """Return the version of *key* as of the commit under way; *load* gets what is not cached."""
-        value = self._staged.get(key) or self._cache.get(key)
-        return (value or load(key)).version
+    def newest(self, key: str, load: Callable[[str], Value]) -> Value:
+        """Return the value of *key* as of the commit under way; *load* gets what is not cached."""
+        return self._staged.get(key) or self._cache.get(key) or load(key)
 
     def keys(self) -> list[str] | None:
         """Return all keys in the order of their first writes, or ``None`` if they must be loaded first."""

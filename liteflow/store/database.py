@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from liteflow.errors import StoreError, StoreUnavailableError
 from liteflow.store.dialects import sqlite_engine, sqlite_file, store_error
+from liteflow.telemetry import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -267,11 +268,14 @@ class Database:
                 member.refused(refused.get(id(member), error))
             return
         for member in members:
-            error_of_member = refused.get(id(member))
-            if error_of_member is None:
-                member.committed()
-            else:
-                member.refused(error_of_member)
+            try:
+                if id(member) not in refused:
+                    member.committed()
+                    continue
+            except Exception as error:  # noqa: BLE001 - it concerns this member only
+                logger.exception("a commit could not be followed up")
+                refused[id(member)] = error
+            member.refused(refused[id(member)])
 
     def _transact(self, members: list[Member], refused: dict[int, Exception]) -> None:
         if self._writer is None:

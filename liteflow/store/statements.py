@@ -89,6 +89,9 @@ NEW_ATTEMPT = _insert(
 NEW_WRITE = _insert(
     writes, "context_id", "version", "key", "value", "status", "run_id", "number", "attempt", "position", "written_at"
 )
+REWRITE = (
+    update(writes).where(_of_attempt(writes), writes.c.position == bindparam("of_position")).values(value=bindparam("to_value"))
+)
 KEEP_WRITES = (
     update(writes)
     .where(_of_attempt(writes))

@@ -74,6 +74,7 @@ class Batch:
         begun: attempts recorded as running.
         ended: attempts that came to nothing: new rows of ``attempts``.
         writes: new rows of ``writes``, committed or open.
+        rewritten: open writes whose value has changed before their commit.
         kept: attempts whose open writes and chunks are committed.
         lost: attempts whose open writes and chunks are lost.
         chunks: new rows of ``chunks``.
@@ -88,6 +89,7 @@ class Batch:
     begun: list[Row] = field(default_factory=list)
     ended: list[Row] = field(default_factory=list)
     writes: list[Row] = field(default_factory=list)
+    rewritten: list[Row] = field(default_factory=list)
     kept: list[Row] = field(default_factory=list)
     lost: list[Row] = field(default_factory=list)
     chunks: list[Row] = field(default_factory=list)
@@ -237,6 +239,7 @@ class Store:
         many(tx, sql.BEGIN_TASK, batch.begun)
         many(tx, sql.NEW_ATTEMPT, batch.ended)
         many(tx, sql.NEW_CHUNK, batch.chunks)
+        many(tx, sql.REWRITE, batch.rewritten)
         if batch.kept:
             many(tx, sql.KEEP_WRITES, batch.kept)
             many(tx, sql.KEEP_CHUNKS, [{k: v for k, v in row.items() if k != "first_version"} for row in batch.kept])
