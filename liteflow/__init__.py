@@ -8,6 +8,7 @@ from liteflow.errors import (
     DeadlockError,
     GetTimeoutError,
     InvalidKeyError,
+    InvalidOptionError,
     LeaseLostError,
     LiteFlowError,
     NotATaskError,
@@ -31,7 +32,7 @@ from liteflow.errors import (
 )
 from liteflow.executor import Executor, PoolExecutor
 from liteflow.flow import Flow
-from liteflow.model import NextTask, StreamChunk, TaskOutput
+from liteflow.model import NextTask, RetryPolicy, StreamChunk, TaskOutput
 from liteflow.run import Run
 
 __all__ = [
@@ -43,11 +44,13 @@ __all__ = [
     "Flow",
     "GetTimeoutError",
     "InvalidKeyError",
+    "InvalidOptionError",
     "LeaseLostError",
     "LiteFlowError",
     "NextTask",
     "NotATaskError",
     "PoolExecutor",
+    "RetryPolicy",
     "Run",
     "RunCancelledError",
     "RunConflictError",

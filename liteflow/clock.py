@@ -5,12 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if sys.version_info >= (3, 14):
     from uuid import uuid7
 else:
     from uuid_utils import uuid7
+
+if TYPE_CHECKING:
+    from threading import Condition
+
+LONGEST_WAIT = 3600.0  # seconds; the system refuses to wait for years
 
 
 class Clock(Protocol):
@@ -24,6 +29,10 @@ class Clock(Protocol):
         """Return seconds that never go back, for spans within this process."""
         ...
 
+    def wait(self, condition: Condition, seconds: float | None) -> None:
+        """Wait on a condition that is held, until it is notified or so many seconds of this clock have passed."""
+        ...
+
 
 class SystemClock:
     """The clock of this machine."""
@@ -35,6 +44,10 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return seconds that never go back."""
         return time.monotonic()
+
+    def wait(self, condition: Condition, seconds: float | None) -> None:
+        """Wait on a condition that is held, so many seconds at most."""
+        condition.wait(None if seconds is None else min(seconds, LONGEST_WAIT))
 
 
 def new_id() -> str:

@@ -1,9 +1,9 @@
 """Values to text and back, exactly.
 
-What JSON holds exactly is written as plain JSON. Anything else becomes an object whose first key, its tag, begins with
-``$``: ``{"$tuple": [1, 2]}`` for a type of the standard library, ``{"$record": "shop.models:Order", "value": {...}}`` for
-a user's class. A dict that looks like that is written as ``{"$dict": [[key, value], ...]}``, so nothing is mistaken for a
-tag. Reading imports nothing: a tag leads only to a class that is imported already, and is of the kind the tag says.
+What JSON holds exactly is written as plain JSON. Anything else becomes an object whose first key, its tag, begins with ``$``:
+``{"$tuple": [1, 2]}`` for a type of the standard library, ``{"$record": "shop.models:Order", "value": {...}}`` for a user's class.
+A dict that looks like that is written as ``{"$dict": [[key, value], ...]}``, so nothing is mistaken for a tag. Reading imports
+nothing: a tag leads only to a class that is imported already, and is of the kind the tag says.
 """
 # ruff: noqa: ANN401 - values of any type pass through here
 
@@ -35,7 +35,6 @@ T = TypeVar("T")
 MAX_BYTES = 64 * 2**20  # of the text of one value: a row of the database, held in memory several times
 MAX_DEPTH = 100  # levels; each takes a few of the thousand stack frames that Python grants
 MAX_KEY_BYTES = 512  # what every database takes into an index
-
 _LEAST, _MOST = -(2**63), 2**63 - 1  # an integer column; SQL reads a longer number as an inexact one
 _HUGE = 10**600  # Python may refuse decimal text from 640 digits on (sys.set_int_max_str_digits), hexadecimal never
 _MANY = 16  # items from which on one look at all their types is quicker than a look at each
@@ -81,8 +80,8 @@ def decode(text: str, *, lenient: bool = False) -> Any:
     """
     try:
         tree = _load(text)
-        tagged = '"$' in text and _TAG_SIGN.search(text)  # the quick test first; it settles most texts
-        return _unpack(tree, lenient=lenient) if tagged else tree
+        has_tags = '"$' in text and _TAG_SIGN.search(text)  # the quick test first; it settles most texts
+        return _unpack(tree, lenient=lenient) if has_tags else tree
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         if lenient:
             return Opaque("text", text, str(error))
@@ -139,8 +138,8 @@ def _encode_plain(value: object) -> bytes:
 def _weigh(items: Collection[Any], depth: int) -> float:  # noqa: C901 - the hot loop: one branch a type
     """Return how many values these are, with all inside them; infinity unless JSON holds each exactly.
 
-    Types are compared by identity: an enum, a subclass or a bool for an int would come back as something else. A lone
-    surrogate passes; the JSON encoder refuses that itself.
+    Types are compared by identity: an enum or a subclass would come back as something else. A lone surrogate passes;
+    the JSON encoder refuses that itself.
     """
     count: float = len(items)
     if count > _MANY:
@@ -212,11 +211,6 @@ _FORMS: dict[type, _Form] = {path: _Form(path.__name__, str, str, path) for path
     UUID: _Form("uuid", str, str, UUID),
 }
 _TAGS = {f"${form.tag}": form for form in _FORMS.values()} | {"$dict": _Form("dict", list, list, dict)}
-_RECORDS: dict[str, Callable[[Any], Collection[str]]] = {  # what marks the classes of a library, and names their fields
-    "__attrs_attrs__": lambda cls: [field.name for field in cls.__attrs_attrs__],
-    "__dataclass_fields__": lambda cls: [field.name for field in dataclasses.fields(cls)],
-    "__pydantic_core_schema__": lambda cls: cls.model_fields,
-}
 _REGISTERED: dict[type, _Form] = {}  # of the process, as its classes are
 _NAMED: dict[str, _Form] = {}  # the same by name
 
@@ -231,7 +225,16 @@ def _kind_of(cls: Any) -> str | None:
         object.__new__(cls)  # refused if it extends a list, an exception or the like, whose content is in no field
     except TypeError:
         return None
-    return "record" if any(hasattr(cls, mark) for mark in _RECORDS) else None
+    return None if _field_names(cls) is None else "record"
+
+
+@lru_cache(maxsize=512)
+def _field_names(cls: Any) -> list[str] | None:
+    if hasattr(cls, "__attrs_attrs__"):
+        return [field.name for field in cls.__attrs_attrs__]
+    if dataclasses.is_dataclass(cls):
+        return [field.name for field in dataclasses.fields(cls)]
+    return list(cls.model_fields) if hasattr(cls, "__pydantic_core_schema__") else None
 
 
 def _take(kind: str, cls: Any, value: Any) -> object:
@@ -243,8 +246,7 @@ def _take(kind: str, cls: Any, value: Any) -> object:
             raise ValueError("it has attributes beside its fields")
         return dict(zip(cls._fields, tuple.__iter__(value), strict=True))
     stored: Any = object.__getstate__(_whole(cls, value))  # of a dict, of slots, or of both
-    parts = stored if type(stored) is tuple else (stored,)
-    state = {name: item for part in parts if part for name, item in part.items()}
+    state = {name: item for part in (stored if type(stored) is tuple else (stored,)) for name, item in (part or {}).items()}
     if "_attrs_cached_hash" in state:
         state["_attrs_cached_hash"] = None  # a hash holds in this process only
     return state
@@ -265,9 +267,9 @@ def _build(kind: str, cls: Any, payload: Any) -> object:
 
 
 def _whole(cls: type, record: T) -> T:
-    names = next(names(cls) for mark, names in _RECORDS.items() if hasattr(cls, mark))
-    if missing := [name for name in names if not hasattr(record, name)]:  # a default may be found in the class
-        raise ValueError(f"its field {missing[0]} has no value")
+    for name in _field_names(cls) or ():
+        if not hasattr(record, name):  # a plain default is found in the class
+            raise ValueError(f"its field {name} has no value")
     return record
 
 
@@ -385,8 +387,8 @@ def _unpack(tree: Any, *, lenient: bool) -> Any:
 
 def _put_together(tag: str, head: Any, tree: dict[str, Any], *, lenient: bool) -> object:
     form, module = _TAGS.get(tag), str(head).partition(":")[0]
-    if form and len(tree) == 1 and isinstance(head, form.payload):
-        return form.unpack(_unpack(head, lenient=lenient))
+    if form and len(tree) == 1 and isinstance(payload := _unpack(head, lenient=lenient), form.payload):
+        return form.unpack(payload)
     if tag not in {"$registered", "$enum", "$namedtuple", "$record"} or tree.keys() != {tag, "value"}:
         raise LookupError(f"{tag} is no format that this LiteFlow knows; upgrade it if a newer one wrote this")
     payload = _unpack(tree["value"], lenient=lenient)

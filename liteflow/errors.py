@@ -8,6 +8,7 @@ LiteFlowError                      LF000
 ├── GetTimeoutError                LF105   (TimeoutError)
 ├── InvalidKeyError                LF106   (ValueError)
 ├── NotATaskError                  LF107   (TypeError)
+├── InvalidOptionError             LF108   (ValueError)
 ├── TaskFailedError                LF201
 ├── TaskTimeoutError               LF202
 ├── WorkerLostError                LF203
@@ -143,6 +144,16 @@ class NotATaskError(LiteFlowError, TypeError):
     def __init__(self, name: str, why: str) -> None:
         self.name, self.why = name, why
         super().__init__(f"{name} cannot be a task: {why}")
+
+
+class InvalidOptionError(LiteFlowError, ValueError):
+    """An option was given a value that makes no sense."""
+
+    code = "LF108"
+
+    def __init__(self, option: str, value: object, why: str) -> None:
+        self.option, self.value, self.why = option, repr(value)[:80], why
+        super().__init__(f"{option}={self.value} {why}")
 
 
 class TaskFailedError(LiteFlowError):

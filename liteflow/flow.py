@@ -22,7 +22,7 @@ from liteflow.errors import (
 )
 from liteflow.executor.base import Executor
 from liteflow.executor.pool import PoolExecutor
-from liteflow.model import RunStatus
+from liteflow.model import RetryPolicy, RunStatus
 from liteflow.run import Run
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Flow:
             raise LiteFlowError(msg)
         self.name = check_key(name, "Flow name")
         self.context = Context() if context is None else context
+        self._given_executor = executor
         self._executor, self._owns_executor = _executor(executor)
         self._store = store if store is not None else self.context.store
         self._durability, self._clock = durability, clock or SystemClock()
@@ -68,20 +69,26 @@ class Flow:
 
     # -- registration ----------------------------------------------------------------------------------------------
 
-    def task(self, id: str | None = None) -> Callable[[Action], Action]:  # noqa: A002 - the public name
-        """Register the decorated function as a task; *id* defaults to its name."""
+    def task(self, id: str | None = None, *, retry: RetryPolicy | int = 1) -> Callable[[Action], Action]:  # noqa: A002 - the public name
+        """Register the decorated function as a task.
+
+        Args:
+            id: by default the function's name.
+            retry: how often it is tried: a policy, or the number of tries in all.
+        """
 
         def register(action: Action) -> Action:
-            self.add_task(getattr(action, "__name__", "") if id is None else id, action)
+            self.add_task(getattr(action, "__name__", "") if id is None else id, action, retry=retry)
             return action
 
         return register
 
-    def add_task(self, id: str, action: Callable[..., Any]) -> None:  # noqa: A002 - the public name
-        """Register *action* under *id*; one that is registered already is replaced."""
+    def add_task(self, id: str, action: Callable[..., Any], *, retry: RetryPolicy | int = 1) -> None:  # noqa: A002 - the public name
+        """Register *action* under *id*, as `task` does; one that is registered already is replaced."""
         if "#" in check_key(id, "Task id"):
             raise InvalidKeyError("Task id", id, "holds '#', which numbers the instances of a task; choose an id without it")
-        self._tasks[id] = Task(id, action, self._tasks)
+        policy = RetryPolicy(max_attempts=retry) if isinstance(retry, int) else retry
+        self._tasks[id] = Task(id, action, self._tasks, policy)
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -220,7 +227,7 @@ class Flow:
             engine.close()
         if self._owns_executor:
             self._executor.shutdown()
-            self._executor, _ = _executor(None)
+            self._executor, _ = _executor(self._given_executor)
 
     def __enter__(self) -> Self:
         """Return the flow itself."""

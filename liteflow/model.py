@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from liteflow.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+
+Seconds = float | timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +24,13 @@ class NextTask:
         id: the task to run.
         inputs: handed to the task as its ``inputs`` argument.
         spawn_another: start a second instance when one is active already, instead of merging into it.
+        delay: start no earlier than this long after the dispatch; seconds or a ``timedelta``; takes up no thread.
     """
 
     id: str
     inputs: Any = None
     spawn_another: bool = False
+    delay: Seconds | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,60 @@ class TaskOutput:
 
     output: Any
     next_tasks: Sequence[NextTask] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a task is tried, and how long apart. The wait is recorded, and takes up no thread.
+
+    Attributes:
+        max_attempts: tries in all, the first one counted; at least 1.
+        initial_interval: from the first failure to the second try; seconds or a ``timedelta``.
+        backoff_factor: by how much each wait is longer than the one before; at least 1.
+        max_interval: the longest wait.
+        jitter: whether each wait is cut by up to a half, at random, so that those who failed together do not return together.
+        retry_on: the exceptions after which it is tried again; `TerminalError` never is.
+    """
+
+    max_attempts: int = 3
+    initial_interval: Seconds = 1.0
+    backoff_factor: float = 2.0
+    max_interval: Seconds = 60.0
+    jitter: bool = True
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] = Exception
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if self.max_attempts < 1:
+            raise InvalidOptionError("max_attempts", self.max_attempts, "counts the first try; give at least 1")
+        if self.backoff_factor < 1:
+            raise InvalidOptionError("backoff_factor", self.backoff_factor, "would shorten the waits; give at least 1")
+        for name in ("initial_interval", "max_interval"):
+            check_span(name, getattr(self, name))
+
+    def wait_after(self, failures: int, chance: float = 0.0) -> timedelta:
+        """Return how long to wait after so many failures; *chance*, from 0 to 1, decides by how much it is cut."""
+        longest = check_span("max_interval", self.max_interval)
+        try:
+            wait = min(check_span("initial_interval", self.initial_interval) * self.backoff_factor ** (failures - 1), longest)
+        except OverflowError:
+            wait = longest
+        return wait * (1 - chance / 2) if self.jitter else wait
+
+
+def check_span(name: str, span: Seconds) -> timedelta:
+    """Return a span of time as a ``timedelta``.
+
+    Raises:
+        InvalidOptionError: it is negative, no number, or without end.
+    """
+    try:
+        found = span if isinstance(span, timedelta) else timedelta(seconds=span)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidOptionError(name, span, "is no span of time; give seconds or a timedelta") from None
+    if found < timedelta(0):
+        raise InvalidOptionError(name, span, "lies in the past; give seconds or a timedelta of at least 0")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

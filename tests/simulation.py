@@ -51,6 +51,7 @@ class Row:
     merged_into: int | None
     version: int  # of the context, with the commit that dispatched it
     attempts: int = 0
+    failures: int = 0
     reads: dict[str, int] = field(default_factory=dict)
 
 
@@ -64,7 +65,7 @@ class Rows:
     failed: int | None = None
 
     def record(self, decision: Decision):
-        for dispatch, status, into in decision.dispatched:
+        for dispatch, status, into, _ in decision.dispatched:
             keys = [row.dispatch.key for row in self.rows.values()]
             new = into is None and status is TaskStatus.PENDING
             promise(not (new and dispatch.instance > 1 and dispatch.key in keys), "no instance number is used twice", dispatch)
@@ -74,6 +75,7 @@ class Rows:
             self.rows[number].status, self.rows[number].merged_into = MERGED, into
         for number, status in decision.moved:
             self.rows[number].status, self.rows[number].merged_into = status, None
+            self.rows[number].failures += status is TaskStatus.FAILED
         self.run = decision.run or self.run
 
     def load(self, kind: type[RunState]) -> RunState:
@@ -85,7 +87,7 @@ class Rows:
         for row in self.rows.values():
             spawned[row.dispatch.task_id] = max(spawned.get(row.dispatch.task_id, 1), row.dispatch.instance)
         return kind.load(
-            [Entry(row.dispatch, row.status, row.attempts, row.merged_into) for row in live],
+            [Entry(row.dispatch, row.status, row.attempts, row.merged_into, failures=row.failures) for row in live],
             spawned={task: n for task, n in spawned.items() if n > 1},
             produced=[d.key for d in done if d.instance == 1 or d.key in keys],
             next_number=len(self.rows) + 1,

@@ -171,9 +171,7 @@ def test_every_exception_from_a_checker_says_why_on_its_line():
 def test_every_rule_switched_off_for_ruff_says_why():
     table = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[tool.ruff.lint]")[2]
     rules = table.partition("[tool.ruff.lint.pydocstyle]")[0]
-    silent = [
-        line for line in rules.splitlines() if re.match(r'\s+"[A-Z]+\d*",', line) and not re.search(r"# \w+", line)
-    ]
+    silent = [line for line in rules.splitlines() if re.match(r'\s+"[A-Z]+\d*",', line) and not re.search(r"# \w+", line)]
 
     assert silent == []
 
@@ -182,9 +180,7 @@ def _skips(path: Path) -> Iterator[ast.Call | ast.Attribute]:
     """Yield each place that skips a test or expects it to fail, as a call or as a bare mark."""
     called = set()
     for node in _nodes(path):
-        if isinstance(node, ast.Call) and re.search(
-            r"pytest\.(mark\.)?(skip|skipif|xfail|importorskip)$", _called(node)
-        ):
+        if isinstance(node, ast.Call) and re.search(r"pytest\.(mark\.)?(skip|skipif|xfail|importorskip)$", _called(node)):
             called.add(node.func)
             yield node
         elif (
@@ -203,12 +199,7 @@ def _has_reason(skip: ast.Call | ast.Attribute) -> bool:
 
 
 def test_every_skip_has_a_reason():
-    silent = [
-        f"{_name(path)}:{skip.lineno}"
-        for path in _python_files("tests")
-        for skip in _skips(path)
-        if not _has_reason(skip)
-    ]
+    silent = [f"{_name(path)}:{skip.lineno}" for path in _python_files("tests") for skip in _skips(path) if not _has_reason(skip)]
 
     assert silent == []
 

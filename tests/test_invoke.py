@@ -87,7 +87,7 @@ class Later:
 
 @pytest.mark.parametrize("fn", [later, slowly, partial(later), Later()])
 def test_an_async_task_is_refused_with_the_cure(fn: Any):
-    with pytest.raises(LiteFlowError, match="it is async, .*; write it with a plain def") as refused:
+    with pytest.raises(LiteFlowError, match=r"it is async, .*; write it with a plain def") as refused:
         bind(fn)
 
     assert isinstance(refused.value, TypeError)

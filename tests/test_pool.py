@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,27 +75,61 @@ def test_shutdown_leaves_the_users_pool_running(users: ThreadPoolExecutor):
     assert thread_of_a_job(PoolExecutor(users)).startswith("users")
 
 
-def test_a_stand_in_hands_the_work_back_to_the_users_pool_when_nobody_waits_any_more(users: ThreadPoolExecutor):
-    executor, names, event, over = PoolExecutor(users), [], threading.Event(), threading.Event()
+def test_a_stand_in_hands_the_work_back_to_the_users_pool_when_nobody_waits_any_more():
+    names: list[str] = []
+    waiting, event, over = threading.Event(), threading.Event(), threading.Event()
 
     def note() -> None:
         names.append(threading.current_thread().name.rstrip("0123456789"))
 
-    def stand_in() -> None:
-        note()
-        executor.submit(lambda: (note(), over.set()))
-        event.set()
-        until(lambda: len(executor._returning) == 1)
-
     def wait() -> None:
-        executor.submit(stand_in)
         with executor.blocked():
+            waiting.set()
             passes(event)
 
-    executor.submit(wait)
-    passes(over)
+    def stand_in() -> None:
+        note()
+        event.set()
+        until(lambda: executor._blocked == 0 and executor._theirs == 0)
+        executor.submit(lambda: (note(), over.set()), next_here=True)
+
+    with ThreadPoolExecutor(2, thread_name_prefix="users") as users:
+        executor = PoolExecutor(users)
+        executor.submit(wait)
+        passes(waiting)
+        executor.submit(stand_in)
+        passes(over)
 
     assert names == ["liteflow-", "users_"]
+
+
+def test_a_thread_that_comes_when_all_slots_are_taken_again_runs_nothing():
+    elsewhere, waiting, event, stop = (threading.Event() for _ in range(4))
+    ran: list[str] = []
+
+    def wait() -> None:
+        with executor.blocked():
+            waiting.set()
+            passes(event)
+        passes(stop)
+
+    with ThreadPoolExecutor(2) as users:
+        executor = PoolExecutor(users)
+        executor.submit(wait)
+        passes(waiting)
+        users.submit(passes, elsewhere)
+        executor.submit(lambda: passes(stop))  # by the stand-in
+        executor.submit(lambda: passes(stop))  # by a thread of the pool, which is long in coming
+        until(lambda: executor._running == 1 and executor._theirs_coming == 1)
+        event.set()
+        until(lambda: executor._running == 2)
+        executor.submit(lambda: ran.append("at last"))
+        elsewhere.set()
+        until(lambda: executor._theirs_coming == 0)
+
+        assert (executor._running, len(executor._queue), ran) == (2, 2, [])
+        stop.set()
+        until(lambda: ran == ["at last"])
 
 
 def test_a_waiting_job_gets_a_stand_in_though_the_rest_of_the_users_pool_is_busy_elsewhere():
@@ -128,6 +163,22 @@ def test_a_thread_of_the_users_pool_may_itself_wait_for_a_job(users: ThreadPoolE
     assert users.submit(caller).result(SECONDS)
 
 
+def test_a_thread_of_the_users_pool_that_is_back_there_makes_no_promise_any_more(users: ThreadPoolExecutor):
+    executor, done = PoolExecutor(users), threading.Event()
+    thread_of_a_job(executor)
+
+    users.submit(executor.submit, done.set, next_here=True).result(SECONDS)
+
+    passes(done)
+
+
+def test_a_wait_elsewhere_calls_for_no_stand_in(users: ThreadPoolExecutor):
+    executor = PoolExecutor(users)
+
+    with executor.blocked():
+        assert thread_of_a_job(executor).startswith("users")
+
+
 def test_a_users_pool_that_was_shut_down_is_told(users: ThreadPoolExecutor):
     executor = PoolExecutor(users)
     users.shutdown()
@@ -139,16 +190,21 @@ def test_a_users_pool_that_was_shut_down_is_told(users: ThreadPoolExecutor):
 def test_what_was_taken_on_is_done_though_the_users_pool_cancels_its_threads(users: ThreadPoolExecutor):
     executor, elsewhere = PoolExecutor(users), threading.Event()
     users.submit(passes, elsewhere)
-    done = threading.Semaphore(0)
-    executor.submit(done.release)
-    executor.submit(done.release)
+    done, threads = threading.Event(), set()
+
+    def job(left: int) -> None:
+        threads.add(threading.get_ident())
+        executor.submit(partial(job, left - 1), next_here=True) if left else done.set()
+
+    executor.submit(partial(job, 20))
 
     users.shutdown(wait=False, cancel_futures=True)
 
     try:
-        assert all(done.acquire(timeout=SECONDS) for _ in range(2))
+        passes(done)
     finally:
         elsewhere.set()
+    assert len(threads) == 1
 
 
 @pytest.mark.parametrize(
@@ -179,6 +235,18 @@ def hold_all(executor: PoolExecutor) -> None:
         executor.submit(lambda: meeting.wait(SECONDS))
     meeting.wait(SECONDS)
     until(lambda: executor._ours == 0)
+
+
+def test_no_more_threads_are_started_than_there_are_workers_while_nobody_waits():
+    executor, meeting, over = PoolExecutor(max_workers=2), threading.Barrier(2), threading.Event()
+
+    for _ in range(10):
+        executor.submit(partial(meeting.wait, SECONDS))
+    executor.submit(over.set)
+
+    passes(over)
+    assert next(executor._names) == 3
+    executor.shutdown()
 
 
 def test_of_many_stand_ins_no_more_stay_than_there_are_workers():

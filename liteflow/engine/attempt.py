@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
+    from liteflow.engine.decision import Entry
     from liteflow.engine.reading import Reading
-    from liteflow.engine.state import Request
     from liteflow.errors import LiteFlowError
-    from liteflow.model import Dispatch, Failure, Version
+    from liteflow.model import Version
     from liteflow.store.store import Value
 
     Change = Callable[[str | None], str]
@@ -36,6 +36,7 @@ class Attempt:
     Attributes:
         dispatch: what is executed.
         attempt: which try it is, from 1.
+        failures: how many tries before it failed.
         own: its last write of each key.
         writes: all its writes, in order.
         recorded_writes: how many of them are in the store, as open writes.
@@ -48,12 +49,13 @@ class Attempt:
     """
 
     __slots__ = (
-        "_changes", "_driver", "attempt", "bases", "dispatch", "given_up", "is_recorded", "own", "reads", "recorded_writes",
-        "rewritten", "scanned", "started_at", "writes",
+        "_changes", "_driver", "attempt", "bases", "dispatch", "failures", "given_up", "is_recorded", "own", "reads",
+        "recorded_writes", "rewritten", "scanned", "started_at", "writes",
     )  # fmt: skip
 
-    def __init__(self, driver: Host, dispatch: Dispatch, attempt: int, started_at: datetime) -> None:
-        self._driver, self.dispatch, self.attempt, self.started_at = driver, dispatch, attempt, started_at
+    def __init__(self, driver: Host, entry: Entry, started_at: datetime) -> None:
+        self._driver, self.dispatch, self.started_at = driver, entry.dispatch, started_at
+        self.attempt, self.failures = entry.attempts, entry.failures
         self.own: dict[str, str] = {}
         self.writes: list[tuple[str, str]] = []
         self.recorded_writes = 0
@@ -148,6 +150,10 @@ class Attempt:
         """Return the keys it has set: those that it has only updated conflict with nobody's change."""
         return {key for place, (key, _) in enumerate(self.writes) if place not in self._changes}
 
+    def is_late(self, newest: Callable[[str], Value]) -> bool:
+        """Whether what its updates were applied to has changed since."""
+        return any(newest(key).text != base.text for key, base in self.bases.items())
+
     def reapply(self, fresh: Callable[[str], Value]) -> None:
         """Apply its updates again, in order, to fresh values; raises what they raise."""
         own: dict[str, str] = {}
@@ -173,19 +179,3 @@ class Attempt:
         """Add a chunk to the run's stream."""
         self.check()
         self._driver.emit(self, task_id, text)
-
-
-class Done(NamedTuple):
-    """An attempt returned."""
-
-    attempt: Attempt
-    output: str
-    requests: list[Request]
-
-
-class Broke(NamedTuple):
-    """An attempt failed; *cause* is the exception itself."""
-
-    attempt: Attempt
-    failure: Failure
-    cause: BaseException

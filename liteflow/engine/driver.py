@@ -9,9 +9,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from liteflow.engine.attempt import FLUSH_SECONDS, Attempt, Broke, Done
+from liteflow.engine.attempt import FLUSH_SECONDS, Attempt
+from liteflow.engine.events import Broke, Done, Event, Halt
 from liteflow.engine.journal import Journal
 from liteflow.engine.reading import Reading
 from liteflow.engine.streams import HEADROOM
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context as Variables
 
+    from liteflow.engine.decision import Decision
     from liteflow.engine.services import Services
-    from liteflow.engine.state import Decision, RunState
+    from liteflow.engine.state import RunState
     from liteflow.engine.streams import Feed
     from liteflow.engine.values import Values
     from liteflow.model import Failure
@@ -36,17 +38,6 @@ FLUSH_AT = 1_000  # writes of an attempt
 MOST_EVENTS = HEADROOM  # in one commit
 
 _thread = threading.local()  # is_ending: the job of this thread ends once its event is posted
-
-
-class Halt(NamedTuple):
-    """The run is to stand still in a status, for a reason; what runs is given up if *at_once*, else let finish."""
-
-    status: RunStatus
-    reason: str
-    at_once: bool
-
-
-Event = Done | Broke | Halt | None  # None: look at what others have written, and record what is open
 
 
 class RunDriver:
@@ -75,9 +66,8 @@ class RunDriver:
         self._lock = self.reading.lock
         self._inbox: deque[Event] = deque()
         self._taken: list[Event] = []
-        self._queued = False  # it takes part in a commit to come
+        self._queued = self._has_more = False  # it takes part in a commit to come; has more than the one under way takes
         self._late: list[Done] = []  # those whose updates were applied to what has changed since
-        self._has_more = False  # than the commit under way takes
         self._attempts: dict[int, Attempt] = {}
         self._flush_due = False
         self._block: int | None = None
@@ -85,16 +75,27 @@ class RunDriver:
         self._halt_reason: str | None = None
         self._failure: TaskFailedError | None = None
         self.error: LiteFlowError | None = None
-        self.status = RunStatus.RUNNING
         self.over = threading.Event()
 
     # -- starting tasks --------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Hand what is ready to the executor."""
+        """Hand what is ready to the executor, and see that what is delayed will be."""
         with self._lock:
-            numbers = self._state.take_ready()
+            numbers = self._take_ready()
         self._submit(numbers, next_here=False)
+
+    def _take_ready(self) -> list[int]:
+        """Return what is to be started now, and have the ticker call for what is delayed."""
+        for number, moment in self._state.take_delayed():
+            left = moment - self._services.clock.now()
+            self._services.ticker.call_in(left.total_seconds(), partial(self._due, number))
+        return self._state.take_ready()
+
+    def _due(self, number: int) -> None:
+        with self._lock:
+            self._state.due(number)
+        self.start()
 
     def _submit(self, numbers: list[int], *, next_here: bool) -> None:
         for number in numbers:
@@ -110,13 +111,13 @@ class RunDriver:
 
     def _attempt(self, number: int) -> None:
         with self._lock:
-            dispatch = self._state.live[number].dispatch
-            task = self._services.tasks.get(dispatch.task_id)
+            entry = self._state.live[number]
+            task = self._services.tasks.get(entry.dispatch.task_id)
             began = self._state.begin(number) if task is not None else None
             if began is not None:
-                attempt = self._attempts[number] = Attempt(self, dispatch, began, self._services.clock.now())
+                attempt = self._attempts[number] = Attempt(self, entry, self._services.clock.now())
         if task is None:
-            why = f"waits for task {dispatch.task_id}, which the code does not have; add it and resume"
+            why = f"waits for task {entry.dispatch.task_id}, which the code does not have; add it and resume"
             self.post(Halt(RunStatus.PAUSED, why, at_once=False))
         elif began is not None:
             self._flush_later()
@@ -179,9 +180,7 @@ class RunDriver:
                 self._halted(event)
             elif event is None or event.attempt.given_up is not None:
                 continue
-            elif isinstance(event, Done) and any(
-                self._values.newest(key, load).text != base.text for key, base in event.attempt.bases.items()
-            ):
+            elif isinstance(event, Done) and event.attempt.is_late(partial(self._values.newest, load=load)):
                 self._late.append(event)
             else:
                 del self._attempts[event.attempt.dispatch.number]
@@ -201,7 +200,8 @@ class RunDriver:
     def _done(self, event: Done, journal: Journal, load: Callable[[str], Value]) -> bool:
         """An attempt returned: commit what it did, unless what it read has changed under it."""
         attempt, output, requests = event
-        dispatch = attempt.dispatch
+        dispatch, now = attempt.dispatch, self._services.clock.now()
+        requests = [request._replace(not_before=now + request.delay) if request.delay else request for request in requests]
         wrote = {*attempt.keys_set(), dispatch.key}
         attempt.writes.append((dispatch.key, output))
         decision = self._state.completed(dispatch.number, requests, wrote=wrote, outdated=self._outdated(attempt, wrote, load))
@@ -232,16 +232,20 @@ class RunDriver:
         return outdated
 
     def _broke(self, event: Broke, journal: Journal) -> bool:
-        """An attempt failed, and with it the run."""
-        attempt, failure, cause = event
-        decision = self._state.failed(attempt.dispatch.number)
+        """An attempt failed, and with it the run, unless it is tried again."""
+        attempt, failure, cause, again_in = event
+        number = attempt.dispatch.number
+        if again_in is None:
+            decision = self._state.failed(number)
+        else:
+            decision = self._state.retried(number, self._services.clock.now() + again_in)
         self._come_to_nothing(attempt, "failed", journal, failure)
-        if self._failure is None:
+        if again_in is None and self._failure is None:
             key = attempt.dispatch.key
             self._failure = TaskFailedError(attempt.dispatch.task_id, key, self.run_id, failure)
             self._failure.__cause__ = cause
             self._halt_reason = f"task {key} failed with {failure.type.rpartition('.')[2]}: {failure.message}"
-            journal.batch.run["to_failed_task"] = attempt.dispatch.number
+            journal.batch.run["to_failed_task"] = number
         self._follows(decision, journal)
         return False
 
@@ -283,13 +287,12 @@ class RunDriver:
         with self._lock:
             ended = self._ending
             if ended is not None:
-                self.status = ended[0]
-                self.error = self._ended_with()
+                self.error = self._ended_with(*ended)
                 self.over.set()
             self.feed.publish(reserved=self._block)
             self.reading.published(over=ended is not None)
             self.end_hopeless()
-            numbers = self._state.take_ready()
+            numbers = self._take_ready()
         self._submit(numbers, next_here=getattr(_thread, "is_ending", False))
         if self._late:
             self._update_again()
@@ -328,12 +331,10 @@ class RunDriver:
             self.reading.published(over=True)
         self._close()
 
-    def _ended_with(self) -> LiteFlowError | None:
-        if self.status is RunStatus.PAUSED:
-            return RunPausedError(self.run_id, self._halt_reason or "")
-        if self.status is RunStatus.CANCELLED:
-            return RunCancelledError(self.run_id, self._halt_reason or "")
-        return self._failure
+    def _ended_with(self, status: RunStatus, reason: str | None) -> LiteFlowError | None:
+        if status is RunStatus.PAUSED:
+            return RunPausedError(self.run_id, reason or "")
+        return RunCancelledError(self.run_id, reason or "") if status is RunStatus.CANCELLED else self._failure
 
     def _close(self) -> None:
         self.feed.close()

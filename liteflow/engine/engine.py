@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from liteflow.clock import new_id, to_text
 from liteflow.codec import check_key, decode, encode
+from liteflow.engine.decision import Entry, Request
 from liteflow.engine.driver import RunDriver
 from liteflow.engine.journal import Journal
 from liteflow.engine.ownership import Ownership
 from liteflow.engine.services import Services
-from liteflow.engine.state import Entry, Request, RunState
+from liteflow.engine.state import RunState
 from liteflow.engine.streams import FIRST_BLOCK, Feed
 from liteflow.engine.ticker import Ticker
 from liteflow.engine.values import Values
@@ -201,7 +202,10 @@ class Engine:
         """Return the state of a run as recorded."""
         live = self.services.store.load_run(tx, run_id)
         return RunState.load(
-            [Entry(dispatch, status, attempts, merged) for dispatch, status, attempts, merged in live.entries],
+            [
+                Entry(t.dispatch, t.status, t.attempts, t.merged_into, failures=t.failures, not_before=t.not_before)
+                for t in live.entries
+            ],
             spawned=live.spawned, produced=live.produced, next_number=live.next_number, failed=failed, equal=same,
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from liteflow.engine.attempt import Attempt
-    from liteflow.engine.state import Decision, Entry
+    from liteflow.engine.decision import Decision, Entry
     from liteflow.engine.streams import Chunk
     from liteflow.model import Failure
 
@@ -35,17 +35,20 @@ class Journal:
     def decided(self, decision: Decision, live: dict[int, Entry]) -> None:
         """Record what a decision says of dispatches and of the run."""
         batch, run_id = self.batch, self._run_id
-        for dispatch, status, merged_into in decision.dispatched:
+        for dispatch, status, merged_into, not_before in decision.dispatched:
             batch.dispatched.append({
                 "run_id": run_id, "number": dispatch.number, "task_id": dispatch.task_id, "instance": dispatch.instance,
                 "key": dispatch.key, "inputs": dispatch.inputs, "status": status.value, "dispatched_by": dispatch.dispatched_by,
                 "merged_into": merged_into, "attempts": 0, "failures": 0, "dispatched_at": self._now,
+                "not_before": not_before and to_text(not_before),
             })  # fmt: skip
         for number, into in decision.merged:
             batch.merged.append({"of_run": run_id, "of_number": number, "to_merged_into": into})
         for number, status in decision.moved:
+            entry = live[number]
             batch.moved.append({
-                "of_run": run_id, "of_number": number, "to_status": status.value, "to_attempts": live[number].attempts,
+                "of_run": run_id, "of_number": number, "to_status": status.value, "to_attempts": entry.attempts,
+                "to_failures": entry.failures, "to_not_before": entry.not_before and to_text(entry.not_before),
             })  # fmt: skip
 
     def wrote(self, attempt: Attempt, status: str, first_version: int | None = None) -> None:

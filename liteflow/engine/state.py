@@ -8,76 +8,17 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from liteflow.engine.decision import Decision, Entry, Recorded, Request
 from liteflow.model import Dispatch, RunStatus, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
+    from datetime import datetime
 
 BEHIND, FAILED, MERGED = TaskStatus.BEHIND, TaskStatus.FAILED, TaskStatus.MERGED
 PENDING, RUNNING = TaskStatus.PENDING, TaskStatus.RUNNING
-
-
-class Request(NamedTuple):
-    """A `NextTask` with its inputs encoded."""
-
-    task_id: str
-    inputs: str | None = None
-    spawn_another: bool = False
-
-
-@dataclass(slots=True)
-class Entry:
-    """A dispatch that is not final.
-
-    Attributes:
-        dispatch: the recorded request.
-        status: pending, running, behind or failed.
-        attempts: how many attempts have begun.
-        merges_into: of one that is behind: the running dispatch that makes it needless, unless what that one read changes.
-        waits_for: the key its attempt is blocked on; not recorded.
-        contends: the keys over which it lost a conflict; not recorded.
-        handed: whether it was given out to be run; not recorded.
-    """
-
-    dispatch: Dispatch
-    status: TaskStatus = PENDING
-    attempts: int = 0
-    merges_into: int | None = None
-    waits_for: str | None = None
-    contends: frozenset[str] = frozenset()
-    handed: bool = False
-
-
-class Recorded(NamedTuple):
-    """A new dispatch as it is to be recorded."""
-
-    dispatch: Dispatch
-    status: TaskStatus
-    merged_into: int | None
-
-
-@dataclass(slots=True)
-class Decision:
-    """What follows from what happened, to be recorded in one transaction.
-
-    Attributes:
-        conflicted: the attempt takes no effect and its dispatch runs again, because what it read and wrote was changed meanwhile.
-        leaf: the dispatch completed and asked for nothing more.
-        dispatched: new dispatches, in order.
-        merged: pairs of a recorded dispatch and the one that does its work.
-        moved: recorded dispatches whose status changed otherwise.
-        run: the status the run ends up in now, if it does.
-    """
-
-    conflicted: bool = False
-    leaf: bool = False
-    dispatched: list[Recorded] = field(default_factory=list)
-    merged: list[tuple[int, int]] = field(default_factory=list)
-    moved: list[tuple[int, TaskStatus]] = field(default_factory=list)
-    run: RunStatus | None = None
 
 
 class RunState:
@@ -97,6 +38,7 @@ class RunState:
         self.next_number = 1
         self.stopping: tuple[RunStatus, int | None] | None = None  # how the run will stand once what runs has ended
         self._ready: deque[int] = deque()
+        self._delayed: list[tuple[int, datetime]] = []
         self._holders: dict[str, int] = {}  # contended key -> whose turn it is
         self._in_turn: list[int] = []  # who lost a conflict and waits for its turn
 
@@ -123,7 +65,10 @@ class RunState:
     def recorded(self) -> dict[str, object]:
         """Return all that the store must know of this state, for comparison with a loaded one."""
         return {
-            "live": {n: (e.dispatch, PENDING if e.status is RUNNING else e.status, e.merges_into) for n, e in self.live.items()},
+            "live": {
+                n: (e.dispatch, PENDING if e.status is RUNNING else e.status, e.merges_into, e.failures, e.not_before)
+                for n, e in self.live.items()
+            },
             "lines": self.lines,
             "instances": {task: list(keys) for task, keys in self.instances.items()},
             "spawned": {task: n for task, n in self.spawned.items() if n > 1},
@@ -176,10 +121,17 @@ class RunState:
 
     def failed(self, number: int) -> Decision:
         """The attempt of *number* failed for good: no further instance starts, and the run fails once what runs has ended."""
+        self.live[number].failures += 1
         decision = self._back(number, FAILED)
         if self.stopping is None or self.stopping[0] is not RunStatus.FAILED:
             self.stopping = (RunStatus.FAILED, number)
         return self._settle(decision)
+
+    def retried(self, number: int, not_before: datetime) -> Decision:
+        """The attempt of *number* failed, and is to be tried again at a time."""
+        entry = self.live[number]
+        entry.failures, entry.not_before, entry.is_due = entry.failures + 1, not_before, False
+        return self._settle(self._back(number, PENDING))
 
     def given_up(self, number: int) -> Decision:
         """The attempt of *number* was abandoned or lost; its dispatch is to run again."""
@@ -200,8 +152,16 @@ class RunState:
             if head.status is not PENDING:
                 head.status = PENDING
                 decision.moved.append((line[0], PENDING))
-            self._ready.append(line[0])
+            self._be_ready(head)
         return decision
+
+    def due(self, number: int) -> None:
+        """The time has come at which *number* may start."""
+        entry = self.live.get(number)
+        if entry is not None and entry.not_before is not None and not entry.is_due:
+            entry.is_due = True
+            if entry.status is PENDING:
+                self._be_ready(entry)
 
     # -- what to start ---------------------------------------------------------------------------------------------
 
@@ -214,6 +174,11 @@ class RunState:
         for number in numbers:
             self.live[number].handed = True
         return numbers
+
+    def take_delayed(self) -> list[tuple[int, datetime]]:
+        """Return the dispatches of which `due` is to be told, and when, each once."""
+        delayed, self._delayed = self._delayed, []
+        return delayed
 
     # -- who waits for what ----------------------------------------------------------------------------------------
 
@@ -277,25 +242,26 @@ class RunState:
     def _dispatch(self, request: Request, by: int | None, decision: Decision) -> None:
         """Rule R6: a new instance, one more turn of an active one, or nothing that is not already coming."""
         number, self.next_number = self.next_number, self.next_number + 1
-        task_id, inputs, spawn_another = request
+        task_id, inputs, spawn_another, _, not_before = request
         active = self.instances.get(task_id)
         if not active or spawn_another:
             instance = 1
             if active:
                 instance = self.spawned[task_id] = self.spawned.get(task_id, 1) + 1
             dispatch = Dispatch(number, task_id, instance, inputs, by)
-            self._enter(Entry(dispatch))
-            self._ready.append(number)
-            decision.dispatched.append(Recorded(dispatch, PENDING, None))
+            entry = Entry(dispatch, not_before=not_before)
+            self._enter(entry)
+            self._be_ready(entry)
+            decision.dispatched.append(Recorded(dispatch, PENDING, None, not_before))
             return
-        twin = self._twin(active, inputs)
+        twin = self._twin(active, inputs) if not_before is None else None
         host = self.live[twin if twin is not None else self.lines[next(iter(active))][0]]
         dispatch = Dispatch(number, task_id, host.dispatch.instance, inputs, by)
         if twin is not None and host.status is not RUNNING:
             decision.dispatched.append(Recorded(dispatch, MERGED, twin))
             return
-        self._enter(Entry(dispatch, BEHIND, merges_into=twin))
-        decision.dispatched.append(Recorded(dispatch, BEHIND, twin))
+        self._enter(Entry(dispatch, BEHIND, merges_into=twin, not_before=not_before))
+        decision.dispatched.append(Recorded(dispatch, BEHIND, twin, not_before))
 
     def _twin(self, keys: Iterable[str], inputs: str | None) -> int | None:
         """Return the dispatch with equal inputs that a new one merges into: one that has not started, else one that runs."""
@@ -303,7 +269,7 @@ class RunState:
         for key in keys:
             for number in self.lines[key]:
                 entry = self.live[number]
-                if self._equal(entry.dispatch.inputs, inputs):
+                if (entry.not_before is None or entry.attempts) and self._equal(entry.dispatch.inputs, inputs):
                     if entry.status is not RUNNING:
                         return number
                     running = running or number
@@ -328,8 +294,14 @@ class RunState:
         self._release(entry)
         self._merge_followers(number, decision)
         if ready and status is PENDING:
-            self._ready.append(number)
+            self._be_ready(entry)
         return decision
+
+    def _be_ready(self, entry: Entry) -> None:
+        if entry.not_before is None or entry.is_due:
+            self._ready.append(entry.dispatch.number)
+        else:
+            self._delayed.append((entry.dispatch.number, entry.not_before))
 
     def _merge_followers(self, number: int, decision: Decision) -> None:
         """Merge for good what was to merge into *number*: its next attempt starts at the top."""
@@ -358,7 +330,7 @@ class RunState:
             head = self.live[line[0]]
             head.status, head.merges_into = PENDING, None
             decision.moved.append((line[0], PENDING))
-            self._ready.append(line[0])
+            self._be_ready(head)
             return
         del self.lines[done.key]
         keys = self.instances[done.task_id]

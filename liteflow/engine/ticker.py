@@ -63,5 +63,5 @@ class Ticker:
                 left = self._due[0][0] - self._clock.monotonic() if self._due else None
                 if left is not None and left <= 0:
                     return heapq.heappop(self._due)[2]
-                self._changed.wait(left)
+                self._clock.wait(self._changed, left)
             return None

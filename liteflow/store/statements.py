@@ -60,7 +60,7 @@ LIVE_RUN_IN = select(runs.c.id, runs.c.owner_id).where(
 
 NEW_TASK = _insert(
     tasks, "run_id", "number", "task_id", "instance", "key", "inputs", "status", "dispatched_by", "merged_into", "attempts",
-    "failures", "dispatched_at",
+    "failures", "not_before", "dispatched_at",
 )  # fmt: skip
 COMPLETE_TASK = (
     update(tasks)
@@ -74,7 +74,15 @@ COMPLETE_TASK = (
     )
 )
 MOVE_TASK = (
-    update(tasks).where(_THIS_TASK).values(status=bindparam("to_status"), attempts=bindparam("to_attempts"), merged_into=null())
+    update(tasks)
+    .where(_THIS_TASK)
+    .values(
+        status=bindparam("to_status"),
+        attempts=bindparam("to_attempts"),
+        failures=bindparam("to_failures"),
+        not_before=bindparam("to_not_before"),
+        merged_into=null(),
+    )
 )
 MERGE_TASK = update(tasks).where(_THIS_TASK).values(status=constant("merged"), merged_into=bindparam("to_merged_into"))
 BEGIN_TASK = (
@@ -130,6 +138,8 @@ LIVE_TASKS = (
     select(
         tasks.c.number, tasks.c.task_id, tasks.c.instance, tasks.c.inputs, tasks.c.dispatched_by, tasks.c.status,
         tasks.c.attempts, tasks.c.merged_into,
+        tasks.c.failures,
+        tasks.c.not_before,
     )
     .where(tasks.c.run_id == bindparam("run_id"), is_one_of(tasks.c.status, *LIVE))
     .order_by(tasks.c.number)

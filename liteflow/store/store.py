@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from liteflow.clock import to_text
+from liteflow.clock import from_text, to_text
 from liteflow.errors import LeaseLostError
 from liteflow.model import Dispatch, RunStatus, TaskStatus
 from liteflow.store import statements as sql
@@ -49,6 +49,8 @@ class LiveTask(NamedTuple):
     status: TaskStatus
     attempts: int
     merged_into: int | None
+    failures: int
+    not_before: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +218,8 @@ class Store:
     def load_run(self, tx: Transaction, run_id: str) -> LiveRun:
         """Return the live part of a run."""
         entries = [
-            LiveTask(Dispatch(number, task_id, instance, inputs, by), TaskStatus(status), tried, merged_into)
-            for number, task_id, instance, inputs, by, status, tried, merged_into in self._run(
+            LiveTask(Dispatch(*facts), TaskStatus(status), tried, merged_into, failures, not_before and from_text(not_before))
+            for *facts, status, tried, merged_into, failures, not_before in self._run(
                 tx, sql.LIVE_TASKS, run_id=run_id
             ).fetchall()
         ]

@@ -17,6 +17,7 @@ class FakeClock:
         self._now = start
         self._monotonic = 0.0
         self._lock = threading.Lock()
+        self._waiting: list[threading.Condition] = []
 
     def now(self) -> datetime:
         """Return the time it shows."""
@@ -28,12 +29,22 @@ class FakeClock:
         with self._lock:
             return self._monotonic
 
+    def wait(self, condition: threading.Condition, seconds: float | None) -> None:  # noqa: ARG002 - its own time passes by `advance` only
+        """Wait on a condition that is held, until it is notified or this clock is advanced."""
+        with self._lock:
+            self._waiting.append(condition)
+        condition.wait()
+
     def advance(self, span: timedelta | float) -> None:
         """Let *span* pass, a ``timedelta`` or seconds."""
         span = span if isinstance(span, timedelta) else timedelta(seconds=span)
         with self._lock:
             self._now += span
             self._monotonic += span.total_seconds()
+            waiting, self._waiting = self._waiting, []
+        for condition in waiting:
+            with condition:
+                condition.notify_all()
 
     def jump(self, span: timedelta) -> None:
         """Set the wall clock forward or back, as an operator or NTP may; no time passes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -101,7 +102,7 @@ def occupied(executor: Executor, slots: int) -> Iterator[Callable[[], None]]:
 
 
 def drained(executor: Executor) -> None:
-    """Wait until all that was submitted has begun, and no job but the last is needed to tell."""
+    """Wait until all that was submitted has begun."""
     last = threading.Event()
     executor.submit(last.set)
     passes(last)
@@ -198,8 +199,8 @@ def test_fifty_jobs_that_each_wait_for_the_next_come_to_an_end(executor: Executo
 
     over = threading.Event()
     executor.submit(lambda: job(0, over))
-
     passes(over)
+
     assert unwound == list(range(50, -1, -1))
 
 
@@ -292,6 +293,7 @@ def chain(executor: Executor, length: int) -> set[int]:
 def test_a_chain_of_a_thousand_stays_on_one_thread_and_asks_the_pool_once(case: Case):
     assert len(chain(case.executor, 1_000)) == 1
     assert case.users is None or case.users.asked == 1
+    drained(case.executor)  # and no promise outlives its job
 
 
 def test_a_job_that_promised_to_end_and_then_waits_strands_nobody(executor: Executor):
@@ -305,26 +307,22 @@ def test_a_job_that_promised_to_end_and_then_waits_strands_nobody(executor: Exec
         over.set()
 
     executor.submit(job)
-
     passes(over)
 
 
 def test_the_promise_holds_for_one_job_only(executor: Executor):
-    others = executor.max_workers - 1
     meeting = threading.Barrier(executor.max_workers + 1)
 
     def job() -> None:
-        for _ in range(others + 1):
+        for _ in range(executor.max_workers):
             executor.submit(lambda: meeting.wait(SECONDS), next_here=True)
 
     executor.submit(job)
-
     meeting.wait(SECONDS)
 
 
 def test_the_promise_means_nothing_outside_a_job(executor: Executor):
     done = threading.Event()
-
     executor.submit(done.set, next_here=True)
 
     passes(done)
@@ -333,22 +331,17 @@ def test_the_promise_means_nothing_outside_a_job(executor: Executor):
 # ---------------------------------------------------------------- idle, and the end
 
 
-def switches() -> dict[str, str]:
+def switches() -> dict[str, list[str]]:
     """Return how often each thread of this process has gone to sleep."""
-    tasks = Path("/proc/self/task")
-    mine = str(threading.get_native_id())
-    return {
-        task.name: next(line for line in (task / "status").read_text().splitlines() if line.startswith("voluntary"))
-        for task in tasks.iterdir()
-        if task.name != mine
-    }
+    others = (task for task in Path("/proc/self/task").iterdir() if task.name != str(threading.get_native_id()))
+    return {task.name: re.findall(r"^voluntary.*", (task / "status").read_text(), re.MULTILINE) for task in others}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux counts for each thread")
 def test_no_thread_wakes_while_there_is_nothing_to_do(executor: Executor):
+    chain(executor, 10)
     with occupied(executor, executor.max_workers):
         pass
-    chain(executor, 10)
     until(lambda: executor._ours + executor._theirs == 0)
     threading.Event().wait(QUIET / 3)
 
@@ -383,9 +376,24 @@ def test_shutdown_drops_the_jobs_that_have_not_begun_and_lets_the_others_end(exe
         executor.submit(lambda: None)
 
 
+def test_shutdown_waits_for_the_jobs_that_have_begun_when_asked_to(executor: Executor):
+    ran: list[str] = []
+    begun = threading.Event()
+
+    def job() -> None:
+        begun.set()
+        until(lambda: executor._is_closed)
+        ran.append("to its end")
+
+    executor.submit(job)
+    passes(begun)
+    executor.shutdown(wait=True)
+
+    assert ran == ["to its end"]
+
+
 def test_shutdown_from_within_a_job_does_not_wait_for_that_job(executor: Executor):
     over = threading.Event()
-
     executor.submit(lambda: (executor.shutdown(wait=True), over.set()))
 
     passes(over)

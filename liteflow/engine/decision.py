@@ -1,0 +1,82 @@
+"""What is asked of a run's state, what it holds, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from liteflow.model import TaskStatus
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from liteflow.model import Dispatch, RunStatus
+
+
+class Request(NamedTuple):
+    """A `NextTask` with its inputs encoded; its *delay* becomes *not_before* when it is dispatched."""
+
+    task_id: str
+    inputs: str | None = None
+    spawn_another: bool = False
+    delay: timedelta | None = None
+    not_before: datetime | None = None
+
+
+@dataclass(slots=True)
+class Entry:
+    """A dispatch that is not final.
+
+    Attributes:
+        dispatch: the recorded request.
+        status: pending, running, behind or failed.
+        attempts: how many attempts have begun.
+        failures: how many of them failed.
+        not_before: when it may start at the earliest.
+        merges_into: of one that is behind: the running dispatch that makes it needless, unless what that one read changes.
+        waits_for: the key its attempt is blocked on; not recorded.
+        contends: the keys over which it lost a conflict; not recorded.
+        handed: whether it was given out to be run; not recorded.
+        is_due: whether its time has come; not recorded.
+    """
+
+    dispatch: Dispatch
+    status: TaskStatus = TaskStatus.PENDING
+    attempts: int = 0
+    merges_into: int | None = None
+    waits_for: str | None = None
+    contends: frozenset[str] = frozenset()
+    handed: bool = False
+    is_due: bool = False
+    failures: int = 0
+    not_before: datetime | None = None
+
+
+class Recorded(NamedTuple):
+    """A new dispatch as it is to be recorded."""
+
+    dispatch: Dispatch
+    status: TaskStatus
+    merged_into: int | None
+    not_before: datetime | None = None
+
+
+@dataclass(slots=True)
+class Decision:
+    """What follows from what happened, to be recorded in one transaction.
+
+    Attributes:
+        conflicted: the attempt takes no effect and its dispatch runs again, because what it read and wrote was changed meanwhile.
+        leaf: the dispatch completed and asked for nothing more.
+        dispatched: new dispatches, in order.
+        merged: pairs of a recorded dispatch and the one that does its work.
+        moved: recorded dispatches whose status changed otherwise.
+        run: the status the run ends up in now, if it does.
+    """
+
+    conflicted: bool = False
+    leaf: bool = False
+    dispatched: list[Recorded] = field(default_factory=list)
+    merged: list[tuple[int, int]] = field(default_factory=list)
+    moved: list[tuple[int, TaskStatus]] = field(default_factory=list)
+    run: RunStatus | None = None
