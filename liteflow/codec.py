@@ -1,7 +1,7 @@
 """Values to text and back, exactly.
 
 What JSON holds exactly is written as plain JSON. Anything else becomes an object whose first key, its tag, begins with ``$``:
-``{"$tuple": [1, 2]}`` for a type of the standard library, ``{"$record": "shop.models:Order", "value": {...}}`` for a user's class.
+``{"$tuple": [1, 2]}`` for a standard type, ``{"$record": "shop.models:Order", "value": {...}}`` for a user's class.
 A dict that looks like that is written as ``{"$dict": [[key, value], ...]}``, so nothing is mistaken for a tag. Reading imports
 nothing: a tag leads only to a class that is imported already, and is of the kind the tag says.
 """
@@ -40,10 +40,9 @@ _HUGE = 10**600  # Python may refuse decimal text from 640 digits on (sys.set_in
 _MANY = 16  # items from which on one look at all their types is quicker than a look at each
 _SAFE = {str, bool, NoneType}
 _PLAIN = _SAFE | {int, float, list, dict}
-_TAG_SIGN = re.compile(r'\{\s*"\$')
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_dump = msgspec.json.Encoder().encode
-_load = msgspec.json.Decoder().decode
+_stem = lru_cache(maxsize=8)(lambda file: PurePath(file).stem)
+_TAG_SIGN, _SURROGATE = re.compile(r'\{\s*"\$'), re.compile("[\ud800-\udfff]")
+_dump, _load = msgspec.json.Encoder().encode, msgspec.json.Decoder().decode
 
 
 class Opaque:
@@ -64,9 +63,14 @@ def encode(value: object) -> str:
         SerializationError: it, or something in it, cannot be stored exactly, or is too deep or too large.
     """
     try:
-        raw = _encode_plain(value) or _dump(_Packer().pack(value))
-    except RecursionError:
-        raise SerializationError("the value is nested too deeply; store it in pieces") from None
+        raw = _dump(value) if _weigh((value,), 0) < inf else b""
+    except (UnicodeEncodeError, RecursionError):  # a lone surrogate; a stack that is nearly full
+        raw = b""
+    if not raw or b'{"$' in raw:  # quotes in a string are escaped, so this is always the first key of an object
+        try:
+            raw = _dump(_Packer().pack(value))
+        except RecursionError:
+            raise SerializationError("the value is nested too deeply; store it in pieces") from None
     if len(raw) > MAX_BYTES:
         raise SerializationError(f"the value takes {len(raw)} bytes of JSON, more than {MAX_BYTES}; store it in pieces")
     return raw.decode()
@@ -85,7 +89,7 @@ def decode(text: str, *, lenient: bool = False) -> Any:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         if lenient:
             return Opaque("text", text, str(error))
-        raise SerializationError(f"the stored text is damaged, or not written by LiteFlow: {error}") from error
+        raise SerializationError(f"the stored text cannot be read, is damaged or not LiteFlow's: {error}") from error
 
 
 def register(cls: type[T], encode: Callable[[T], object], decode: Callable[[Any], T], name: str | None = None) -> None:
@@ -124,15 +128,6 @@ def check_key(key: object, kind: str = "Context key") -> str:
     else:
         return str.__str__(key)  # of a subclass, the characters alone
     raise InvalidKeyError(kind, key, why)
-
-
-def _encode_plain(value: object) -> bytes:
-    """Return *value* as JSON, or nothing if JSON would not give it back as it is."""
-    try:
-        raw = _dump(value) if _weigh((value,), 0) < inf else b""
-    except UnicodeEncodeError:  # a lone surrogate
-        return b""
-    return b"" if b'{"$' in raw else raw  # quotes in a string are escaped, so that is always the first key of an object
 
 
 def _weigh(items: Collection[Any], depth: int) -> float:  # noqa: C901 - the hot loop: one branch a type
@@ -193,8 +188,7 @@ def _unpack_moment(cls: type[datetime | time], payload: Any) -> object:
     return moment.replace(tzinfo=ZoneInfo(zone)) if zone else moment
 
 
-_PATHS = (PosixPath, WindowsPath, PurePosixPath, PureWindowsPath)
-_FORMS: dict[type, _Form] = {path: _Form(path.__name__, str, str, path) for path in _PATHS} | {
+_FORMS: dict[type, _Form] = {
     int: _Form("int", str, lambda v: str(v) if abs(v) < _HUGE else hex(v), partial(int, base=0)),
     float: _Form("float", str, repr, float),
     str: _Form("str", str, lambda v: v.encode("unicode_escape").decode(), lambda v: v.encode().decode("unicode_escape")),
@@ -210,6 +204,7 @@ _FORMS: dict[type, _Form] = {path: _Form(path.__name__, str, str, path) for path
     Decimal: _Form("decimal", str, str, Decimal),
     UUID: _Form("uuid", str, str, UUID),
 }
+_FORMS |= {path: _Form(path.__name__, str, str, path) for path in (PosixPath, WindowsPath, PurePosixPath, PureWindowsPath)}
 _TAGS = {f"${form.tag}": form for form in _FORMS.values()} | {"$dict": _Form("dict", list, list, dict)}
 _REGISTERED: dict[type, _Form] = {}  # of the process, as its classes are
 _NAMED: dict[str, _Form] = {}  # the same by name
@@ -283,7 +278,7 @@ def _importable(module: str) -> str:
         return module
     main = sys.modules.get(module)
     name = getattr(getattr(main, "__spec__", None), "name", module)
-    return PurePath(getattr(main, "__file__", None) or module).stem if name in {"__main__", "__mp_main__"} else name
+    return _stem(getattr(main, "__file__", None) or module) if name in {"__main__", "__mp_main__"} else name
 
 
 def _name_of(cls: type) -> str:
@@ -339,6 +334,8 @@ class _Packer:
         return {tag: packed} if name is None else {tag: name, "value": packed}
 
     def within(self, step: object, value: object) -> object:
+        if type(value) is bool or value is None or (type(value) is str and value.isascii()):
+            return value  # most values, at a third of the cost
         self.path.append(step)
         packed = self.pack(value)
         self.path.pop()

@@ -31,6 +31,8 @@ SAMPLES: list[tuple[LiteFlowError, str, str]] = [
     (errors.ContextBusyError("user-42", RUN), "user-42", f"flow.get_run({RUN!r}).wait()"),
     (errors.DeadlockError("total", {"reduce": "total"}), "reduce waits for total", "ctx.get(key, None)"),
     (errors.GetTimeoutError("Key rows", 2.5), "Key rows", "wait longer"),
+    (errors.NotATaskError("lambda", "it is no function; give one that takes the context"), "lambda", "give one"),
+    (errors.InvalidOptionError("max_attempts", 0, "counts the first try; give at least 1"), "max_attempts=0", "at least 1"),
     (
         errors.InvalidKeyError("Context key", "", "is empty; use at least one character"),
         "Context key ''",

@@ -362,9 +362,17 @@ class RunDriver:
 
     def newest(self, key: str) -> str | None:
         """Return what a running attempt has last written to *key*, ``None`` if none has."""
+        return next((attempt.own[key] for attempt in reversed(self._running()) if key in attempt.own), None)
+
+    def written(self) -> list[str]:
+        """Return the keys that running attempts have written."""
+        return [key for attempt in self._running() for key in list(attempt.own)]
+
+    def _running(self) -> list[Attempt]:
+        """Return the attempts whose writes are not committed, oldest first."""
         with self._lock:
-            attempts = list(self._attempts.values())
-        return next((attempt.own[key] for attempt in reversed(attempts) if key in attempt.own), None)
+            self.reading.when_published(None)
+            return list(self._attempts.values())
 
     def emit(self, attempt: Attempt, task_id: str, text: str) -> None:
         """Add a chunk to the stream."""

@@ -66,9 +66,11 @@ class Observer:
         self._write(lambda tx: self._engine.services.store.set_values(tx, self._id, items, now=self._engine.services.clock.now()))
 
     def keys(self) -> list[str]:
-        """Return the keys that were ever committed, in the order of their first writes."""
+        """Return the keys that were ever committed, in the order of their first writes, then those that running tasks wrote."""
+        driver, store = self._engine.driver_in(self._id), self._engine.services.store
+        written = None if driver is None else driver.written()  # asked before reading: what comes between is not missed
         with self._engine.services.database.read() as tx:
-            return list(self._engine.services.store.keys(tx, self._id))
+            return list(dict.fromkeys([*store.keys(tx, self._id), *(store.open_keys(tx, self._id) if written is None else written)]))
 
     def update(self, key: str, change: Callable[[str | None], str]) -> str:
         """Replace the text of *key* by what *change* makes of it, again and again until nobody came between."""

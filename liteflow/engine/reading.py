@@ -68,7 +68,7 @@ class Reading:
         while True:
             waiter, evictions = None, 0
             with self.lock:
-                self._when_published(attempt)
+                self.when_published(attempt)
                 over = self._over
                 if not over and self._state.must_wait(key, number):
                     waiter = self.waits.begin(key, number)
@@ -104,7 +104,7 @@ class Reading:
         """Return the committed value of *key*, without noting that anybody has read it."""
         while True:
             with self.lock:
-                self._when_published(None)
+                self.when_published(None)
                 value, evictions = self.values.committed(key), self.values.evictions
             if value is not None:
                 return value
@@ -134,7 +134,7 @@ class Reading:
         """Return all keys of the context, and remember that *attempt* has seen them."""
         while True:
             with self.lock:
-                self._when_published(attempt)
+                self.when_published(attempt)
                 keys, version = self.values.keys(), self.values.version
                 if keys is not None:
                     if attempt is not None and attempt.scanned is None:
@@ -145,7 +145,7 @@ class Reading:
             with self.lock:
                 self.values.loaded_keys(loaded, version)
 
-    def _when_published(self, attempt: Attempt | None) -> None:
+    def when_published(self, attempt: Attempt | None) -> None:
         """Wait for the end of a commit under way: tasks see what is committed, all of it together."""
         while self._committing:
             self._published.wait()

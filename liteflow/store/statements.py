@@ -21,6 +21,10 @@ def _insert(table: Table, *columns: str) -> Executable:
     return insert(table).values({name: bindparam(name) for name in columns})
 
 
+def _new(*columns: str) -> dict[str, Any]:
+    return {name: bindparam(f"to_{name}") for name in columns}
+
+
 def _of_attempt(table: Table) -> Any:  # noqa: ANN401 - a column expression, whose type SQLAlchemy does not name
     return and_(
         table.c.run_id == bindparam("of_run"),
@@ -62,34 +66,14 @@ NEW_TASK = _insert(
     tasks, "run_id", "number", "task_id", "instance", "key", "inputs", "status", "dispatched_by", "merged_into", "attempts",
     "failures", "not_before", "dispatched_at",
 )  # fmt: skip
-COMPLETE_TASK = (
-    update(tasks)
-    .where(_THIS_TASK)
-    .values(
-        status=constant("completed"),
-        **{
-            name: bindparam(f"to_{name}")
-            for name in ("attempts", "reads", "output_version", "output_seq", "leaf", "started_at", "finished_at")
-        },
-    )
+_this_task = update(tasks).where(_THIS_TASK)
+COMPLETE_TASK = _this_task.values(
+    status=constant("completed"),
+    **_new("attempts", "reads", "output_version", "output_seq", "leaf", "started_at", "finished_at"),
 )
-MOVE_TASK = (
-    update(tasks)
-    .where(_THIS_TASK)
-    .values(
-        status=bindparam("to_status"),
-        attempts=bindparam("to_attempts"),
-        failures=bindparam("to_failures"),
-        not_before=bindparam("to_not_before"),
-        merged_into=null(),
-    )
-)
-MERGE_TASK = update(tasks).where(_THIS_TASK).values(status=constant("merged"), merged_into=bindparam("to_merged_into"))
-BEGIN_TASK = (
-    update(tasks)
-    .where(_THIS_TASK)
-    .values(status=constant("running"), attempts=bindparam("to_attempts"), started_at=bindparam("to_started_at"))
-)
+MOVE_TASK = _this_task.values(merged_into=null(), **_new("status", "attempts", "failures", "not_before"))
+MERGE_TASK = _this_task.values(status=constant("merged"), **_new("merged_into"))
+BEGIN_TASK = _this_task.values(status=constant("running"), **_new("attempts", "started_at"))
 NEW_ATTEMPT = _insert(
     attempts, "run_id", "number", "attempt", "status", "error_type", "error_message", "traceback", "reads", "started_at",
     "ended_at",
@@ -126,6 +110,12 @@ KEYS = (
     .where(writes.c.context_id == bindparam("context_id"), writes.c.version.is_not(None))
     .group_by(writes.c.key)
     .order_by(func.min(writes.c.version))
+)
+OPEN_KEYS = (
+    select(writes.c.key)
+    .where(writes.c.context_id == bindparam("context_id"), writes.c.status == constant("open"))
+    .group_by(writes.c.key)
+    .order_by(func.min(writes.c.id))
 )
 OPEN_VALUE = (
     select(writes.c.value)

@@ -159,6 +159,10 @@ class Store:
         row = self._run(tx, sql.OPEN_VALUE, context_id=context_id, key=key).fetchone()
         return None if row is None else row[0]
 
+    def open_keys(self, tx: Transaction, context_id: str) -> list[str]:
+        """Return the keys that running attempts have written and not committed yet, in the order of their first writes."""
+        return [row[0] for row in self._run(tx, sql.OPEN_KEYS, context_id=context_id).fetchall()]
+
     def keys(self, tx: Transaction, context_id: str) -> dict[str, int]:
         """Return the version of the newest write of each key, deletions too, in the order the keys were first written."""
         return dict(self._run(tx, sql.KEYS, context_id=context_id).fetchall())
