@@ -70,7 +70,9 @@ class Observer:
         driver, store = self._engine.driver_in(self._id), self._engine.services.store
         written = None if driver is None else driver.written()  # asked before reading: what comes between is not missed
         with self._engine.services.database.read() as tx:
-            return list(dict.fromkeys([*store.keys(tx, self._id), *(store.open_keys(tx, self._id) if written is None else written)]))
+            return list(
+                dict.fromkeys([*store.keys(tx, self._id), *(store.open_keys(tx, self._id) if written is None else written)])
+            )
 
     def update(self, key: str, change: Callable[[str | None], str]) -> str:
         """Replace the text of *key* by what *change* makes of it, again and again until nobody came between."""

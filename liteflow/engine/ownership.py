@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from liteflow.clock import from_text, new_id, to_text
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from liteflow.clock import Clock
     from liteflow.engine.ticker import Ticker
     from liteflow.store.database import Transaction
@@ -46,6 +48,18 @@ def process_started(pid: int) -> str:
     stat = _read(f"/proc/{pid}/stat")
     fields = stat.rpartition(")")[2].split()
     return "" if not fields or fields[0] in "ZX" else fields[19]
+
+
+def is_gone(owner: dict[str, Any] | None, now: datetime) -> bool:
+    """Whether the process of this row of ``owners`` cannot be at work on its runs any more."""
+    if owner is None or owner["ended_at"] is not None:
+        return True
+    if owner["machine"] == machine():
+        if owner["process_started"]:
+            return bool(process_started(owner["pid"]) != owner["process_started"])
+        return owner["pid"] != os.getpid() and not Path(f"/proc/{owner['pid']}").exists()
+    left = from_text(owner["leased_until"]) - now
+    return left <= timedelta(0) or left > 2 * LEASE  # a clock that far ahead must not keep the run for ever
 
 
 class Ownership:
@@ -89,14 +103,7 @@ class Ownership:
 
     def is_gone(self, owner: dict[str, Any] | None) -> bool:
         """Whether the process of this row of ``owners`` cannot be at work on its runs any more."""
-        if owner is None or owner["ended_at"] is not None:
-            return True
-        if owner["machine"] == machine():
-            if owner["process_started"]:
-                return bool(process_started(owner["pid"]) != owner["process_started"])
-            return owner["pid"] != os.getpid() and not Path(f"/proc/{owner['pid']}").exists()
-        left = from_text(owner["leased_until"]) - self._clock.now()
-        return left <= timedelta(0) or left > 2 * LEASE  # a clock that far ahead must not keep the run for ever
+        return is_gone(owner, self._clock.now())
 
     def close(self) -> None:
         """End this process's ownership: whoever wants may take the runs it leaves."""

@@ -64,7 +64,7 @@ class Reading:
     def read(self, attempt: Attempt | None, key: str, *, wait: bool, timeout: float | None) -> str | None:
         """Return the committed text of *key* by rule R4, ``None`` for none; *attempt* is ``None`` for an observer."""
         number = None if attempt is None else attempt.dispatch.number
-        deadline = None if timeout is None else self._services.clock.monotonic() + timeout
+        began = self._services.clock.monotonic()
         while True:
             waiter, evictions = None, 0
             with self.lock:
@@ -88,7 +88,7 @@ class Reading:
             try:
                 self._host.start()
                 with self._services.executor.blocked() if attempt is not None else nullcontext():
-                    waiter.wait(deadline, self._services.clock)
+                    waiter.wait(began, timeout, self._services.clock)
             finally:
                 with self.lock:
                     self.waits.end(waiter)

@@ -25,19 +25,18 @@ class Waiter:
         self.woken = threading.Event()
         self.error: LiteFlowError | None = None
 
-    def wait(self, deadline: float | None, clock: Clock) -> None:
+    def wait(self, began: float, timeout: float | None, clock: Clock) -> None:
         """Wait until there is news of the key; called without the driver's lock.
 
         Raises:
-            GetTimeoutError: there was none by *deadline*.
+            GetTimeoutError: there was none within *timeout* seconds since *began*.
             LiteFlowError: the wait can never end, or the attempt was given up.
         """
-        began = clock.monotonic()
-        came = self.woken.wait(None if deadline is None else max(0.0, deadline - began))
+        came = self.woken.wait(None if timeout is None else max(0.0, began + timeout - clock.monotonic()))
         if self.error is not None:
             raise self.error
-        if not came and deadline is not None:
-            raise GetTimeoutError(f"Key {self.key}", deadline - began)
+        if not came and timeout is not None:
+            raise GetTimeoutError(f"Key {self.key}", timeout)
 
 
 class Waits:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
 BUSY_SECONDS = 30.0
+SQLITE_VERSION = sqlite3.sqlite_version_info
 _PRAGMAS = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA trusted_schema = OFF",

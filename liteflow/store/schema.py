@@ -51,8 +51,11 @@ def check(database: Database) -> None:
         )  # fmt: skip
 
 
-def bring_up(database: Database) -> None:
+def bring_up(database: Database) -> Path | None:
     """Give a new file its schema, and an older one the newer schema, after a backup beside it.
+
+    Returns:
+        Where the backup is, if one was made.
 
     Raises:
         SchemaTooNewError: a newer LiteFlow wrote it; it is left as it is.
@@ -60,11 +63,13 @@ def bring_up(database: Database) -> None:
     try:
         check(database)
     except SchemaOutdatedError:
-        revision = current(database)
+        revision, kept = current(database), None
         if revision is not None and database.file is not None:
             kept = back_up(database, f"before-{head()}")
             logger.warning("%s has schema %s; upgrading to %s, backup in %s", database.url_masked, revision, head(), kept)
         upgrade(database)
+        return kept
+    return None
 
 
 def back_up(database: Database, suffix: str) -> Path:

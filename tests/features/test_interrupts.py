@@ -1,0 +1,134 @@
+"""Ctrl-C and SIGTERM end a script within a second, whatever its tasks do, and leave its run resumable (R8)."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from liteflow import Flow
+from tests.features.children import Child
+from tests.features.records import one, rows
+
+SCRIPT = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from liteflow import Flow, NextTask, TaskOutput
+
+store, how, body, workers = sys.argv[1:]
+flow = Flow(ThreadPoolExecutor(2) if workers == "users" else None, store=store)
+flow.add_task("first", lambda ctx: TaskOutput("done", [NextTask("slow")]))
+
+@flow.task("slow")
+def slow(ctx):
+    ctx.set("a", 1)
+    print("began", flush=True)
+    if body == "waits":
+        threading.Event().wait(60)
+    while body == "computes":
+        sum(range(1000))
+    if body == "swallows":
+        while True:
+            try:
+                threading.Event().wait(60)
+            except BaseException:
+                pass
+    ctx.get("never")
+
+flow.add_task("never", lambda ctx: None)
+if how == "stream":
+    list(flow.stream("first", run_id="r"))
+else:
+    flow.run("first", run_id="r")
+"""
+
+
+def interrupted(store: str, number: signal.Signals, how: str = "run", body: str = "waits", workers: str = "own") -> Child:
+    """Interrupt a script in its slow task; return it, ended within a second."""
+    child = Child(SCRIPT, store, how, body, workers)
+    assert child.line() == "began"
+    sent = time.monotonic()
+    child.send(number)
+    child.end()
+    assert time.monotonic() - sent < 1.0 + 0.2  # the rest is the interpreter's own end
+    return child
+
+
+@pytest.mark.parametrize("how", ["run", "stream"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_signal_ends_a_script_within_a_second_and_prints_the_line_that_resumes(
+    store: str, flow: Flow, number: signal.Signals, how: str
+):
+    child = interrupted(store, number, how)
+
+    assert "flow.resume('r')" in child.errors
+    assert child.process.returncode == (-signal.SIGINT if number == signal.SIGINT else 128 + signal.SIGTERM)
+    assert rows(store, "SELECT status, reason FROM runs") == [("paused", "interrupted")]
+    assert one(store, "SELECT count(*) FROM writes WHERE status = 'open'") == 0
+
+    flow.add_task("first", lambda ctx: "not again")
+    flow.add_task("slow", lambda ctx: ctx.get("a", "nothing of it"))
+    run = flow.resume("r")
+    assert run.result(20) == {"slow": "nothing of it"}
+    assert [record.attempts for record in run.tasks()] == [1, 2]
+
+
+@pytest.mark.parametrize("body", ["waits", "computes", "swallows"])
+def test_a_signal_ends_a_script_whatever_its_task_does(store: str, body: str):
+    interrupted(store, signal.SIGINT, body=body)
+
+    assert one(store, "SELECT status FROM runs") == "paused"
+
+
+def test_a_paused_run_does_not_hold_its_context_and_goes_on_by_its_id(store: str, flow: Flow):
+    interrupted(store, signal.SIGINT)
+
+    flow.add_task("first", lambda ctx: "not again")
+    flow.add_task("slow", lambda ctx: "slow")
+
+    assert flow.run("first", run_id="r") == {"slow": "slow"}
+
+
+def test_a_script_that_handles_sigterm_itself_keeps_its_handler(store: str):
+    child = Child(
+        """
+        import signal, sys, threading
+        from liteflow import Flow
+
+        over = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: (print("mine"), over.set()))
+        flow = Flow(store=sys.argv[1])
+        flow.add_task("wait", lambda ctx: (print("began"), over.wait(20)) and "done")
+        print(flow.run("wait"))
+        """,
+        store,
+    )
+    assert child.line() == "began"
+    child.send(signal.SIGTERM)
+
+    assert child.end() == 0, child.errors
+    assert child.lines() == ["mine", "{'wait': 'done'}"]
+
+
+def test_a_script_that_ends_while_a_started_run_is_live_ends_at_once(store: str):
+    child = Child(
+        """
+        import sys, threading
+        from liteflow import Flow
+
+        began = threading.Event()
+        flow = Flow(store=sys.argv[1])
+        flow.add_task("wait", lambda ctx: (began.set(), threading.Event().wait(60)))
+        flow.start("wait", run_id="r")
+        began.wait(20)
+        print("end")
+        """,
+        store,
+    )
+    assert child.line() == "end"
+    ended = time.monotonic()
+    child.end()
+
+    assert time.monotonic() - ended < 1.2
+    assert one(store, "SELECT status FROM runs") in {"running", "paused"}  # either way it can be resumed
