@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from liteflow.errors import InvalidOptionError
 
@@ -226,3 +226,13 @@ class Version:
     task_key: str | None
     attempt: int | None
     written_at: datetime
+
+
+class Value(NamedTuple):
+    """A committed value: the version that wrote it, and its text; ``None`` for a deleted or absent key."""
+
+    version: int
+    text: str | None
+
+
+ABSENT = Value(0, None)

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from liteflow.engine.decision import Entry
     from liteflow.engine.reading import Reading
     from liteflow.errors import LiteFlowError
-    from liteflow.model import Version
-    from liteflow.store.store import Value
+    from liteflow.model import Value, Version
 
     Change = Callable[[str | None], str]
 

@@ -12,14 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from liteflow.engine.attempt import FLUSH_SECONDS, Attempt
-from liteflow.engine.events import Broke, Done, Event, Halt
+from liteflow.engine.events import Broke, Done, Event, Halt, updated
 from liteflow.engine.journal import Journal
+from liteflow.engine.pace import Pace
 from liteflow.engine.reading import Reading
 from liteflow.engine.streams import HEADROOM
 from liteflow.errors import LiteFlowError, RunCancelledError, RunPausedError, TaskFailedError
-from liteflow.executor.invoke import describe
 from liteflow.model import RunStatus
-from liteflow.store.store import Value
 from liteflow.telemetry import logger
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from liteflow.engine.state import RunState
     from liteflow.engine.streams import Feed
     from liteflow.engine.values import Values
-    from liteflow.model import Failure
+    from liteflow.model import Failure, Value
     from liteflow.store.database import Transaction
 
 FLUSH_AT = 1_000  # writes of an attempt
@@ -67,6 +66,7 @@ class RunDriver:
         self._inbox: deque[Event] = deque()
         self._taken: list[Event] = []
         self._queued = self._has_more = False  # it takes part in a commit to come; has more than the one under way takes
+        self._pace = Pace(services.clock)
         self._late: list[Done] = []  # those whose updates were applied to what has changed since
         self._attempts: dict[int, Attempt] = {}
         self._flush_due = False
@@ -125,6 +125,7 @@ class RunDriver:
             _thread.is_ending = True
             self.post(event)
             _thread.is_ending = False
+            self._wait_for_commits()
 
     # -- commits ---------------------------------------------------------------------------------------------------
 
@@ -134,10 +135,18 @@ class RunDriver:
             if self.over.is_set():
                 return
             self._inbox.append(event)
+            if isinstance(event, Done):
+                self._pace.returned()
             if self._queued:
                 return
             self._queued = True
         self._services.database.join_commit(self)
+
+    def _wait_for_commits(self) -> None:
+        """Keep a worker from going far ahead of what is committed: a crash would undo it."""
+        with self._lock:
+            while self._pace.is_far_ahead() and not self.over.is_set():
+                self.reading.wait_published()
 
     def wants_sync(self) -> bool:
         """Take what happened; return whether its commit must be on the disk before anybody hears of it."""
@@ -289,35 +298,19 @@ class RunDriver:
             if ended is not None:
                 self.error = self._ended_with(*ended)
                 self.over.set()
+            self._pace.committed(left=sum(isinstance(event, Done) for event in self._inbox))
             self.feed.publish(reserved=self._block)
             self.reading.published(over=ended is not None)
             self.end_hopeless()
             numbers = self._take_ready()
         self._submit(numbers, next_here=getattr(_thread, "is_ending", False))
-        if self._late:
-            self._update_again()
+        late, self._late = self._late, []
+        for event in updated(late, self.reading.value):
+            self.post(event)
         if ended is not None:
             self._close()
         elif self._has_more:
             self._services.database.join_commit(self)
-
-    def _update_again(self) -> None:
-        """Apply the updates that came too late to what is committed now, each to what the one before it makes of that."""
-        late, self._late = self._late, []
-        fresh: dict[str, Value] = {}
-
-        def newest(key: str) -> Value:
-            return fresh.get(key) or self.reading.value(key)
-
-        for event in late:
-            attempt = event.attempt
-            try:
-                attempt.reapply(newest)
-            except Exception as error:  # noqa: BLE001 - the user's function: it fails this attempt only
-                self.post(Broke(attempt, describe(error), error))
-                continue
-            fresh |= {key: Value(base.version, attempt.own[key]) for key, base in attempt.bases.items()}
-            self.post(event)
 
     def refused(self, error: Exception) -> None:
         """The commit has failed: nothing more of this run is recorded here; the store still holds it as it was."""

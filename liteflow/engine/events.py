@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from liteflow.executor.invoke import describe
+from liteflow.model import Value
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import timedelta
 
     from liteflow.engine.attempt import Attempt
@@ -38,3 +42,21 @@ class Halt(NamedTuple):
 
 
 Event = Done | Broke | Halt | None  # None: look at what others have written, and record what is open
+
+
+def updated(late: Iterable[Done], committed: Callable[[str], Value]) -> Iterator[Event]:
+    """Apply the updates of attempts that came too late to what is *committed* now, each to what the one before makes of that."""
+    fresh: dict[str, Value] = {}
+
+    def newest(key: str) -> Value:
+        return fresh.get(key) or committed(key)
+
+    for event in late:
+        attempt = event.attempt
+        try:
+            attempt.reapply(newest)
+        except Exception as error:  # noqa: BLE001 - the user's function: it fails this attempt only
+            yield Broke(attempt, describe(error), error)
+            continue
+        fresh |= {key: Value(base.version, attempt.own[key]) for key, base in attempt.bases.items()}
+        yield event

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from liteflow.engine.services import Services
     from liteflow.engine.state import RunState
     from liteflow.engine.values import Values
-    from liteflow.model import Version
-    from liteflow.store.store import Value
+    from liteflow.model import Value, Version
 
 
 class Host(Protocol):
@@ -109,6 +108,10 @@ class Reading:
             if value is not None:
                 return value
             self._load(key, evictions)
+
+    def wait_published(self) -> None:
+        """Wait for the end of the next commit; called under the lock."""
+        self._published.wait()
 
     def history(self, key: str) -> list[Version]:
         """Return the committed writes of *key*, oldest first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from liteflow.store.store import ABSENT, Value
+from liteflow.model import ABSENT, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from liteflow.clock import from_text, to_text
 from liteflow.errors import LeaseLostError
-from liteflow.model import Dispatch, RunStatus, TaskStatus
+from liteflow.model import ABSENT, Dispatch, RunStatus, TaskStatus, Value
 from liteflow.store import statements as sql
 from liteflow.store.tables import owners
 
@@ -30,16 +30,6 @@ class Head(NamedTuple):
 
     version: int
     fence: int
-
-
-class Value(NamedTuple):
-    """A committed value: the version that wrote it, and its text; ``None`` for a deleted or absent key."""
-
-    version: int
-    text: str | None
-
-
-ABSENT = Value(0, None)
 
 
 class LiveTask(NamedTuple):

@@ -50,12 +50,14 @@ class Shape:
         start: its first task.
         workers: how many threads it has.
         in_order: whether every run of it writes the same values in the same order.
+        merging: keys of instances that take one turn more or less, as dispatches come before or after their start.
     """
 
     register: Callable[[Flow], None]
     start: str
     workers: int = 2
     in_order: bool = False
+    merging: tuple[str, ...] = ()
 
 
 def chain(flow: Flow) -> None:
@@ -293,10 +295,10 @@ SHAPES = {
     "chain": Shape(chain, "chain.one", in_order=True),
     "fan-out": Shape(fan_out_and_join, "fan.out"),
     "loop": Shape(loop, "loop.turn", in_order=True),
-    "map-reduce": Shape(map_reduce, "map.start"),
-    "merged": Shape(merged, "merge.start"),
+    "map-reduce": Shape(map_reduce, "map.start", merging=("map.reduce",)),
+    "merged": Shape(merged, "merge.start", merging=("merge.reduce", "merge.log")),
     "failure": Shape(failure, "fail.start"),
-    "streams": Shape(streams, "stream.start"),
+    "streams": Shape(streams, "stream.start", merging=("stream.sum",)),
     "large": Shape(large, "large.write", in_order=True),
     "retries": Shape(retries, "retry.start", in_order=True),
     "updates": Shape(updates, "update.start"),

@@ -132,10 +132,10 @@ def drive(order: Order, teller: Teller) -> None:
 
 def end_of(flow: Flow, name: str, teller: Teller) -> dict[str, Any]:
     """Run one flow to its end, mending what fails; return all that can be seen of it then."""
-    context, error = Context(f"context of {name}"), "it failed again and again"
+    context, error, last = Context(f"context of {name}"), "it failed again and again", 0
     for _ in range(3):
         run = flow.start(ALL_SHAPES[name].start, {"given": name}, run_id=f"run of {name}", context=context)
-        follow(run, name, teller)
+        last = follow(run, name, teller, last)
         try:
             return seen(run, context, run.result())
         except TaskFailedError:
@@ -146,9 +146,12 @@ def end_of(flow: Flow, name: str, teller: Teller) -> dict[str, Any]:
     return {"error": error}
 
 
-def follow(run: Run, name: str, teller: Teller) -> None:
-    for chunk in run.stream():
-        teller.tell(what="chunk", run=name, seq=chunk.seq, key=chunk.key, attempt=chunk.attempt, value=chunk.value)
+def follow(run: Run, name: str, teller: Teller, last: int) -> int:
+    """Tell of each chunk after a number as it is shown; return the number of the last one."""
+    for chunk in run.stream(after=last):
+        last = chunk.seq
+        teller.tell(what="chunk", run=name, seq=last, key=chunk.key, attempt=chunk.attempt, value=chunk.value)
+    return last
 
 
 def seen(run: Run, context: Context, result: dict[str, Any]) -> dict[str, Any]:

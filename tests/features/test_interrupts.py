@@ -10,6 +10,7 @@ import pytest
 from liteflow import Flow
 from tests.features.children import Child
 from tests.features.records import one, rows
+from tests.features.waiting import until
 
 SCRIPT = """
 import sys, threading
@@ -44,9 +45,9 @@ else:
 """
 
 
-def interrupted(store: str, number: signal.Signals, how: str = "run", body: str = "waits", workers: str = "own") -> Child:
+def interrupted(store: str, number: signal.Signals, how: str = "run", body: str = "waits") -> Child:
     """Interrupt a script in its slow task; return it, ended within a second."""
-    child = Child(SCRIPT, store, how, body, workers)
+    child = Child(SCRIPT, store, how, body, "own")
     assert child.line() == "began"
     sent = time.monotonic()
     child.send(number)
@@ -78,6 +79,21 @@ def test_a_signal_ends_a_script_within_a_second_and_prints_the_line_that_resumes
 def test_a_signal_ends_a_script_whatever_its_task_does(store: str, body: str):
     interrupted(store, signal.SIGINT, body=body)
 
+    assert one(store, "SELECT status FROM runs") == "paused"
+
+
+def test_a_signal_ends_run_within_a_second_on_the_users_own_pool_too(store: str):
+    """The interpreter then still waits for the threads of that pool, as it does without us."""
+    child = Child(SCRIPT, store, "run", "waits", "users")
+    assert child.line() == "began"
+    sent = time.monotonic()
+    child.send(signal.SIGINT)
+    until(lambda: "KeyboardInterrupt" in child.errors)
+    took = time.monotonic() - sent
+    child.kill()
+
+    assert took < 1.2
+    assert "flow.resume('r')" in child.errors
     assert one(store, "SELECT status FROM runs") == "paused"
 
 

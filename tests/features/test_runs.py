@@ -1,0 +1,389 @@
+"""Starting, finding, resuming and recovering runs; a run id makes a start idempotent."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from liteflow import Context, Flow, GetTimeoutError, InvalidKeyError, NextTask, RunConflictError, RunNotFoundError, TaskOutput
+from tests.features.children import Child, output_of
+from tests.features.records import one, rows
+from tests.features.waiting import Helper, passes, until
+
+WAITS = """
+import sys, threading
+from liteflow import Context, Flow, NextTask, TaskOutput
+
+flow = Flow(context=Context("shared"), store=sys.argv[1])
+flow.add_task("first", lambda ctx: TaskOutput("done", [NextTask("second")]))
+flow.add_task("second", lambda ctx: (print("began"), sys.stdin.readline(), "second")[2])
+print(flow.run("first", {"a": 1}, run_id="r"))
+"""
+
+
+def add_tasks(flow: Flow) -> list[str]:
+    """Add the tasks of the child's flow; return where they note that they ran."""
+    ran: list[str] = []
+    flow.add_task("first", lambda ctx: ran.append("first") or TaskOutput("done", [NextTask("second")]))
+    flow.add_task("second", lambda ctx: ran.append("second") or "second")
+    return ran
+
+
+def killed(store: str) -> None:
+    """Start the run in another process, and kill that in its second task."""
+    child = Child(WAITS.replace("sys.stdin.readline()", "threading.Event().wait()"), store)
+    assert child.line() == "began"
+    child.kill()
+
+
+# ---------------------------------------------------------------- a run id makes a start idempotent
+
+
+def test_an_id_that_was_never_seen_starts_a_run(flow: Flow):
+    add_tasks(flow)
+
+    assert flow.run("first", run_id="r") == {"second": "second"}
+    assert flow.get_run("r").status == "completed"
+
+
+def test_an_id_of_a_completed_run_gives_its_recorded_result_and_runs_nothing(flow: Flow):
+    ran = add_tasks(flow)
+    first = flow.run("first", {"a": 1}, run_id="r")
+
+    assert flow.run("first", {"a": 1}, run_id="r") == first
+    assert flow.start("first", {"a": 1}, run_id="r").result(20) == first
+    assert ran == ["first", "second"]
+
+
+def test_an_id_of_a_failed_run_resumes_it(flow: Flow):
+    ran = add_tasks(flow)
+    flow.add_task("second", lambda ctx: 1 / 0)
+    assert flow.start("first", run_id="r").wait(20) == "failed"
+    flow.add_task("second", lambda ctx: "mended")
+
+    assert flow.run("first", run_id="r") == {"second": "mended"}
+    assert ran == ["first"]
+
+
+def test_an_id_of_an_interrupted_run_resumes_it(flow: Flow, store: str):
+    killed(store)
+    ran = add_tasks(flow)
+
+    assert flow.run("first", {"a": 1}, run_id="r") == {"second": "second"}
+    assert ran == ["second"]
+
+
+def test_an_id_of_a_run_that_is_live_here_waits_for_it(flow: Flow):
+    began, go_on = threading.Event(), threading.Event()
+    flow.add_task("wait", lambda ctx: began.set() or passes(go_on) or ctx.attempt)
+    flow.start("wait", run_id="r")
+    passes(began)
+
+    second = Helper(lambda: flow.run("wait", run_id="r"))
+    go_on.set()
+
+    assert second.result() == {"wait": 1}
+    assert len(flow.runs()) == 1
+
+
+def test_an_id_of_a_run_that_is_live_elsewhere_waits_for_it(flow: Flow, store: str, tmp_path):
+    go_on = tmp_path / "go on"
+    script = WAITS.replace("sys.stdin.readline()", "wait_for_file()").replace(
+        "flow = Flow",
+        "import os\ndef wait_for_file():\n    while not os.path.exists(sys.argv[2]):\n        threading.Event().wait(0.01)\nflow = Flow",
+    )
+    child = Child(script, store, go_on)
+    assert child.line() == "began"
+    ran = add_tasks(flow)
+
+    second = Helper(lambda: flow.run("first", {"a": 1}, run_id="r"))
+    with pytest.raises(GetTimeoutError):
+        flow.start("first", {"a": 1}, run_id="r").result(0.1)
+    go_on.touch()
+
+    assert second.result() == {"second": "second"}
+    assert ran == []
+    assert child.end() == 0
+
+
+def test_two_threads_that_start_one_id_at_once_start_one_run(flow: Flow):
+    ran = add_tasks(flow)
+    together = threading.Barrier(8)
+
+    helpers = [Helper(lambda: together.wait(20) and None or flow.run("first", run_id="r")) for _ in range(8)]
+
+    assert [helper.result() for helper in helpers] == [{"second": "second"}] * 8
+    assert ran == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("start", "inputs"), [("second", {"a": 1}), ("first", {"a": 2}), ("first", None), ("first", {"a": 1, "b": 2}), ("first", {})]
+)
+def test_an_id_with_another_start_is_refused_and_starts_nothing(flow: Flow, start: str, inputs: dict[str, int] | None):
+    add_tasks(flow)
+    flow.run("first", {"a": 1}, run_id="r")
+    before = flow.context.to_dict()
+
+    with pytest.raises(RunConflictError, match="^Run r was started with another task, other inputs"):
+        flow.run(start, inputs, run_id="r")
+
+    assert flow.context.to_dict() == before
+    assert len(flow.runs()) == 1
+
+
+def test_inputs_that_are_equal_are_the_same_start(flow: Flow):
+    add_tasks(flow)
+    flow.run("first", {"a": {"x": (1, 2), "y": {3, 4}}, "b": 2}, run_id="r")
+
+    assert flow.run("first", {"b": 2, "a": {"y": {4, 3}, "x": (1, 2)}}, run_id="r") == {"second": "second"}
+
+
+@pytest.mark.parametrize("run_id", ["", "a\0b", 7, "x" * 513, "\ud800"], ids=["empty", "NUL", "number", "long", "surrogate"])
+def test_a_run_id_that_cannot_be_stored_is_refused(flow: Flow, run_id: object):
+    add_tasks(flow)
+
+    with pytest.raises(InvalidKeyError, match="^Run id "):
+        flow.run("first", run_id=run_id)
+    assert flow.runs() == []
+
+
+# ---------------------------------------------------------------- resume
+
+
+def test_resume_of_an_unknown_run_says_so_and_creates_nothing(flow: Flow, store: str):
+    add_tasks(flow)
+
+    for ask in (flow.resume, flow.get_run):
+        with pytest.raises(RunNotFoundError, match="^Run nowhere not found in sqlite:///") as unknown:
+            ask("nowhere")
+    assert isinstance(unknown.value, LookupError)
+    assert one(store, "SELECT count(*) FROM runs") == 0
+
+
+def test_resume_of_a_completed_run_says_where_its_result_is(flow: Flow):
+    add_tasks(flow)
+    flow.run("first", run_id="r")
+
+    with pytest.raises(RunConflictError, match=r"^Run r is completed .* flow.get_run\('r'\).result\(\)"):
+        flow.resume("r")
+
+
+def test_resume_of_a_live_run_says_who_drives_it(flow: Flow, store: str):
+    began, go_on = threading.Event(), threading.Event()
+    flow.add_task("wait", lambda ctx: began.set() or passes(go_on) or ctx.attempt)
+    run = flow.start("wait", run_id="r")
+    passes(began)
+
+    with pytest.raises(RunConflictError, match=r"^Run r is live in process \d+; wait for it"):
+        flow.resume("r")
+    with Flow(store=store) as other, pytest.raises(RunConflictError, match=r"^Run r is live in process \d+; wait for it"):
+        other.resume("r")
+    go_on.set()
+
+    assert run.result(20) == {"wait": 1}
+
+
+def test_resume_by_another_flow_names_the_right_one(flow: Flow, store: str):
+    add_tasks(flow)
+    flow.run("first", run_id="r")
+
+    with Flow(name="other", store=store) as other:
+        add_tasks(other)
+        with pytest.raises(RunConflictError, match="^Run r is of flow flow, not of flow other"):
+            other.resume("r")
+        with pytest.raises(RunConflictError):
+            other.run("first", run_id="r")
+        assert other.runs() == []
+
+
+def test_resume_is_refused_while_another_run_holds_the_context(flow: Flow):
+    from liteflow import ContextBusyError
+
+    flow.add_task("fail", lambda ctx: 1 / 0)
+    failed = flow.start("fail", context=flow.context)
+    assert failed.wait(20) == "failed"
+    began, go_on = threading.Event(), threading.Event()
+    flow.add_task("wait", lambda ctx: began.set() or passes(go_on))
+    live = flow.start("wait", context=flow.context)
+    passes(began)
+
+    with pytest.raises(ContextBusyError, match=live.id):
+        flow.resume(failed.id)
+    go_on.set()
+    live.result(20)
+    assert failed.status == "failed"
+
+
+def test_a_run_that_needs_a_task_which_the_code_no_longer_has_is_paused_and_says_so(flow: Flow, store: str):
+    killed(store)
+    flow.add_task("first", lambda ctx: None)
+
+    run = flow.resume("r")
+
+    assert run.wait(20) == "paused"
+    assert "task second" in run.reason
+    flow.add_task("second", lambda ctx: "added again")
+    assert flow.resume("r").result(20) == {"second": "added again"}
+
+
+def test_code_that_has_changed_goes_on_with_the_new_code(flow: Flow, store: str):
+    killed(store)
+    flow.add_task("first", lambda ctx: None)
+    flow.add_task("second", lambda ctx: TaskOutput("new", [NextTask("third")]))
+    flow.add_task("third", lambda ctx: [ctx.get("first"), ctx.get("second"), ctx.get("a")])
+
+    assert flow.resume("r").result(20) == {"third": ["done", "new", 1]}
+
+
+# ---------------------------------------------------------------- recover
+
+
+def test_recover_takes_the_runs_of_this_flow_whose_process_was_killed(flow: Flow, store: str):
+    killed(store)
+    ran = add_tasks(flow)
+    live, go_on = threading.Event(), threading.Event()
+    flow.add_task("wait", lambda ctx: live.set() or passes(go_on))
+    flow.start("wait")
+    passes(live)
+
+    recovered = flow.recover()
+
+    assert [run.id for run in recovered] == ["r"]
+    assert recovered[0].result(20) == {"second": "second"}
+    assert ran == ["second"]
+    assert flow.recover() == []
+    go_on.set()
+
+
+def test_recover_leaves_runs_of_other_flows_and_of_tasks_it_does_not_have(flow: Flow, store: str, caplog: pytest.LogCaptureFixture):
+    killed(store)
+
+    with Flow(name="other", store=store) as other:
+        add_tasks(other)
+        assert other.recover() == []
+    assert flow.recover() == []
+
+    assert "run r left alone: this code has no task first" in caplog.text
+    assert one(store, "SELECT status FROM runs") == "running"
+
+
+def test_a_killed_run_counts_the_crash_and_is_not_taken_twice(flow: Flow, store: str):
+    killed(store)
+    add_tasks(flow)
+    other = Flow(store=store)
+    add_tasks(other)
+
+    taken = [*flow.recover(), *other.recover()]
+
+    assert len(taken) == 1
+    assert taken[0].result(20) == {"second": "second"}
+    assert one(store, "SELECT crashes FROM runs") == 1
+    other.close()
+
+
+# ---------------------------------------------------------------- looking
+
+
+def test_runs_lists_this_flows_runs_newest_first(flow: Flow, store: str):
+    add_tasks(flow)
+    flow.add_task("fail", lambda ctx: 1 / 0)
+    started = [flow.start(task) for task in ("first", "fail", "first")]
+    for run in started:
+        run.wait(20)
+    ids = [run.id for run in reversed(started)]
+
+    assert [run.id for run in flow.runs()] == ids
+    assert [run.id for run in flow.runs(limit=2)] == ids[:2]
+    assert [run.id for run in flow.runs(status="failed")] == [started[1].id]
+    assert flow.runs(status="running") == []
+    with Flow(name="other", store=store) as other:
+        assert other.runs() == []
+
+
+def test_another_process_sees_status_tasks_and_result_of_a_run(flow: Flow, store: str):
+    add_tasks(flow)
+    flow.run("first", run_id="r")
+
+    printed = output_of(
+        """
+        import sys
+        from liteflow import Flow
+
+        run = Flow(store=sys.argv[1]).get_run("r")
+        print(run.status, run.result(), [(task.key, str(task.status)) for task in run.tasks()], run.context.to_dict())
+        """,
+        store,
+    )
+
+    assert printed == [
+        "completed {'second': 'second'} [('first', 'completed'), ('second', 'completed')] {'first': 'done', 'second': 'second'}"
+    ]
+
+
+def test_result_and_wait_end_with_their_timeout_and_the_run_goes_on(flow: Flow):
+    began, go_on = threading.Event(), threading.Event()
+    flow.add_task("wait", lambda ctx: began.set() or passes(go_on) or "done")
+    run = flow.start("wait")
+    passes(began)
+
+    for same in (run, flow.get_run(run.id)):
+        with pytest.raises(GetTimeoutError, match=rf"^The result of run {run.id} was not there within 0.05 s") as timed_out:
+            same.result(timeout=0.05)
+        assert isinstance(timed_out.value, TimeoutError)
+        assert same.wait(timeout=0) == "running"
+    go_on.set()
+
+    assert run.result(20) == {"wait": "done"}
+
+
+def test_the_result_of_a_run_whose_process_was_killed_says_how_to_go_on(flow: Flow, store: str):
+    killed(store)
+
+    with pytest.raises(RunConflictError, match=r"^Run r was interrupted: its process is gone; go on with flow.resume\('r'\)"):
+        flow.get_run("r").result(5)
+
+
+def test_a_record_of_a_dispatch_tells_its_inputs_times_and_who_asked_for_it(flow: Flow):
+    flow.add_task("first", lambda ctx: TaskOutput(None, [NextTask("second", {"n": (1,)})]))
+    flow.add_task("second", lambda ctx: None)
+    run = flow.start("first", {"a": 1})
+    run.result(20)
+
+    first, second = run.tasks()
+
+    assert (first.inputs, second.inputs) == ({"a": 1}, {"n": (1,)})
+    assert (first.dispatched_by, second.dispatched_by) == (None, 1)
+    assert first.dispatched_at <= first.started_at <= first.finished_at <= second.started_at <= second.finished_at
+    assert first.dispatched_at.tzinfo is not None
+
+
+def test_closing_a_flow_leaves_its_live_runs_paused_and_resumable(store: str):
+    began, go_on = threading.Event(), threading.Event()
+    flow = Flow(store=store)
+    flow.add_task("wait", lambda ctx: began.set() or passes(go_on) or ctx.attempt)
+    run = flow.start("wait")
+    passes(began)
+
+    flow.close()
+    go_on.set()
+
+    assert rows(store, "SELECT status, reason FROM runs") == [("paused", "its flow was closed")]
+    assert one(store, "SELECT ended_at IS NOT NULL FROM owners") == 1
+    assert flow.resume(run.id).result(20) == {"wait": 2}
+    flow.close()
+
+
+def test_a_run_in_a_thread_that_is_not_the_main_one_works_the_same(flow: Flow):
+    add_tasks(flow)
+
+    assert Helper(lambda: flow.run("first")).result() == {"second": "second"}
+
+
+def test_contexts_of_runs_are_kept_apart_by_name(flow: Flow):
+    add_tasks(flow)
+    flow.run("first", {"who": 1}, context=Context("a"))
+    flow.run("first", {"who": 2}, context=Context("b"))
+
+    assert [run.context.get("who") for run in flow.runs()] == [2, 1]
+    until(lambda: all(run.status == "completed" for run in flow.runs()))
