@@ -16,7 +16,7 @@ from liteflow.telemetry import TaskLogger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from liteflow.model import StreamChunk, Version
+    from liteflow.model import Dispatch, StreamChunk, Version
 
 _NOT_GIVEN: Any = object()
 
@@ -56,16 +56,9 @@ class Port(Protocol):
 class TaskPort(Port, Protocol):
     """What an attempt of a task offers beside its values."""
 
-    @property
-    def run_id(self) -> str: ...  # noqa: D102 - as `Context.run_id`
-    @property
-    def task_id(self) -> str: ...  # noqa: D102 - as `Context.task_id`
-    @property
-    def key(self) -> str: ...  # noqa: D102 - as `Context.key`
-    @property
-    def attempt(self) -> int: ...  # noqa: D102 - as `Context.attempt`
-    @property
-    def inputs(self) -> str | None: ...  # noqa: D102 - as `Context.inputs`, encoded
+    run_id: str
+    dispatch: Dispatch
+    attempt: int
 
     def emit(self, task_id: str, text: str) -> None:
         """Add a chunk to the run's stream."""
@@ -222,12 +215,12 @@ class Context:
     @property
     def task_id(self) -> str:
         """The id of this task."""
-        return self._task.task_id
+        return self._task.dispatch.task_id
 
     @property
     def key(self) -> str:
         """The key of this instance: the task's id, or ``id#n`` for the n-th spawned one."""
-        return self._task.key
+        return self._task.dispatch.key
 
     @property
     def attempt(self) -> int:
@@ -237,7 +230,7 @@ class Context:
     @property
     def inputs(self) -> Any:  # noqa: ANN401 - any value
         """The inputs of this dispatch; ``None`` when it has none."""
-        text = self._task.inputs
+        text = self._task.dispatch.inputs
         return None if text is None else decode(text)
 
     @property
@@ -251,7 +244,7 @@ class Context:
 
     def stream(self, value: Any) -> None:  # noqa: ANN401 - any value
         """Add *value* to the run's stream, under this task's id."""
-        self._task.emit(self._task.task_id, encode(value))
+        self._task.emit(self._task.dispatch.task_id, encode(value))
 
     @staticmethod
     def _encode(key: str, value: object) -> str:

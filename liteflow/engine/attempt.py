@@ -33,6 +33,7 @@ class Attempt:
     """The port of a task body's context.
 
     Attributes:
+        run_id: the run.
         dispatch: what is executed.
         attempt: which try it is, from 1.
         failures: how many tries before it failed.
@@ -47,14 +48,9 @@ class Attempt:
         started_at: when it began.
     """
 
-    __slots__ = (
-        "_changes", "_driver", "attempt", "bases", "dispatch", "failures", "given_up", "is_recorded", "own", "reads",
-        "recorded_writes", "rewritten", "scanned", "started_at", "writes",
-    )  # fmt: skip
-
     def __init__(self, driver: Host, entry: Entry, started_at: datetime) -> None:
         self._driver, self.dispatch, self.started_at = driver, entry.dispatch, started_at
-        self.attempt, self.failures = entry.attempts, entry.failures
+        self.run_id, self.attempt, self.failures = driver.run_id, entry.attempts, entry.failures
         self.own: dict[str, str] = {}
         self.writes: list[tuple[str, str]] = []
         self.recorded_writes = 0
@@ -79,26 +75,6 @@ class Attempt:
     def is_slow(self, now: datetime) -> bool:
         """Whether it has run long enough for others to be told."""
         return (now - self.started_at).total_seconds() >= FLUSH_SECONDS
-
-    @property
-    def run_id(self) -> str:
-        """The id of the run."""
-        return self._driver.run_id
-
-    @property
-    def task_id(self) -> str:
-        """The id of the task."""
-        return self.dispatch.task_id
-
-    @property
-    def key(self) -> str:
-        """The key of the instance."""
-        return self.dispatch.key
-
-    @property
-    def inputs(self) -> str | None:
-        """The encoded inputs."""
-        return self.dispatch.inputs
 
     def check(self) -> None:
         """Raise why this attempt was given up, if it was."""

@@ -226,7 +226,7 @@ class RunDriver:
                 self._values.stage(key, text)
             seq = self.feed.output(dispatch.number, dispatch.key, attempt.attempt, dispatch.task_id, output)
             journal.completed(attempt, version=self._values.version, seq=seq, leaf=decision.leaf)
-            attempt.given_up = RunCancelledError(self.run_id, f"for task {attempt.key} it is over: it has returned")
+            attempt.given_up = RunCancelledError(self.run_id, f"for task {attempt.dispatch.key} it is over: it has returned")
         self._follows(decision, journal)
         return not decision.conflicted
 

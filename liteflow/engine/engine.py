@@ -105,19 +105,22 @@ class Engine:
 
     def _begin(self, run_id: str, work: Callable[[Transaction], Begun]) -> Begun:
         """Do *work*, and drive the run that it gives; that is known here from before it is recorded."""
+        mine: RunDriver | None = None
 
         def known(tx: Transaction) -> Begun:
+            nonlocal mine
             begun = work(tx)
             if isinstance(begun, RunDriver):
+                mine = begun
                 with self._lock:
-                    self.drivers[run_id] = begun
+                    self.drivers[run_id] = mine
             return begun
 
         try:
             begun = self.services.database.write(known, sync=True)
         except BaseException:
-            with self._lock:
-                self.drivers.pop(run_id, None)
+            if mine is not None:
+                self._ended(mine)
             raise
         if isinstance(begun, RunDriver):
             self.ownership.registered()
@@ -238,7 +241,8 @@ class Engine:
     def _ended(self, driver: RunDriver) -> None:
         """A run is over, as far as this process is concerned."""
         with self._lock:
-            self.drivers.pop(driver.run_id, None)
+            if self.drivers.get(driver.run_id) is driver:  # it may have been taken up again
+                del self.drivers[driver.run_id]
 
     # -- finding ---------------------------------------------------------------------------------------------------
 

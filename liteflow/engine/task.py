@@ -42,7 +42,7 @@ class Task:
         if isinstance(outcome, Raised):
             return Broke(attempt, outcome.failure, outcome.exception, self._again_in(outcome.exception, attempt.failures + 1))
         try:
-            return Done(attempt, self._encode(attempt.key, outcome.output), self._requests(outcome))
+            return Done(attempt, self._encode(attempt.dispatch.key, outcome.output), self._requests(outcome))
         except LiteFlowError as error:
             return Broke(attempt, describe(error), error)
 

@@ -17,13 +17,10 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-_RUN = select(runs)
-RUN = _RUN.where(runs.c.id == bindparam("id"))
-RUNS_BY_FLOW = (
-    _RUN.where(runs.c.flow == bindparam("flow")).order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(bindparam("limit"))
-)
-RUNS_BY_STATUS = (
-    _RUN.where(runs.c.flow == bindparam("flow"), runs.c.status == bindparam("status"))
+RUN = select(runs).where(runs.c.id == bindparam("id"))
+RUNS = (
+    select(runs)
+    .where(runs.c.flow == bindparam("flow"), runs.c.status == func.coalesce(bindparam("status"), runs.c.status))
     .order_by(runs.c.created_at.desc(), runs.c.id.desc())
     .limit(bindparam("limit"))
 )
@@ -69,9 +66,7 @@ TASKS = (
     .order_by(tasks.c.number)
 )  # fmt: skip
 FAILED_TASK = (
-    select(
-        tasks.c.task_id, tasks.c.key, attempts.c.error_type, attempts.c.error_message, attempts.c.traceback
-    )
+    select(tasks.c.task_id, tasks.c.key, attempts.c.error_type, attempts.c.error_message, attempts.c.traceback)
     .join(runs, and_(runs.c.id == tasks.c.run_id, runs.c.failed_task == tasks.c.number))
     .join(attempts, and_(attempts.c.run_id == tasks.c.run_id, attempts.c.number == tasks.c.number))
     .where(tasks.c.run_id == bindparam("run_id"), attempts.c.error_type.is_not(None))
@@ -104,9 +99,7 @@ VALUES_AT = (
 CONTEXT_VERSION = select(contexts.c.version).where(contexts.c.id == bindparam("id"))
 
 _SPOKEN = (
-    select(
-        chunks.c.seq, chunks.c.task_id, tasks.c.key, chunks.c.attempt, chunks.c.value, chunks.c.status,
-    )
+    select(chunks.c.seq, chunks.c.task_id, tasks.c.key, chunks.c.attempt, chunks.c.value, chunks.c.status)
     .join(tasks, and_(tasks.c.run_id == chunks.c.run_id, tasks.c.number == chunks.c.number))
     .where(chunks.c.run_id == bindparam("run_id"), chunks.c.seq > bindparam("after"), chunks.c.status != constant("lost"))
     .order_by(chunks.c.seq)
@@ -150,10 +143,7 @@ class Queries:
     def runs(self, flow: str, *, status: str | None = None, limit: int | None = None) -> list[Row]:
         """Return the rows of a flow's runs, newest first."""
         most = 2**31 - 1 if limit is None else limit
-        if status is None:
-            rows = self._rows(None, RUNS_BY_FLOW, flow=flow, limit=most)
-        else:
-            rows = self._rows(None, RUNS_BY_STATUS, flow=flow, status=status, limit=most)
+        rows = self._rows(None, RUNS, flow=flow, status=status, limit=most)
         return [dict(zip(runs.c.keys(), row, strict=True)) for row in rows]
 
     def result(self, run_id: str) -> list[tuple[str, str]]:

@@ -94,42 +94,36 @@ NEW_CHUNK = _insert(chunks, "run_id", "seq", "number", "attempt", "task_id", "va
 KEEP_CHUNKS = update(chunks).where(_of_attempt(chunks)).values(status=constant("committed"))
 LOSE_CHUNKS = update(chunks).where(_of_attempt(chunks)).values(status=constant("lost"))
 
+_here = writes.c.context_id == bindparam("context_id")
+_this_key = and_(_here, writes.c.key == bindparam("key"))
 VALUE = (
     select(writes.c.version, writes.c.value)
-    .where(writes.c.context_id == bindparam("context_id"), writes.c.key == bindparam("key"), writes.c.version.is_not(None))
+    .where(_this_key, writes.c.version.is_not(None))
     .order_by(writes.c.version.desc())
     .limit(constant(1))
 )
 WRITES_SINCE = (
     select(writes.c.version, writes.c.key, writes.c.value)
-    .where(writes.c.context_id == bindparam("context_id"), writes.c.version > bindparam("since"))
+    .where(_here, writes.c.version > bindparam("since"))
     .order_by(writes.c.version)
 )
 KEYS = (
     select(writes.c.key, func.max(writes.c.version))
-    .where(writes.c.context_id == bindparam("context_id"), writes.c.version.is_not(None))
+    .where(_here, writes.c.version.is_not(None))
     .group_by(writes.c.key)
     .order_by(func.min(writes.c.version))
 )
 OPEN_KEYS = (
-    select(writes.c.key)
-    .where(writes.c.context_id == bindparam("context_id"), writes.c.status == constant("open"))
-    .group_by(writes.c.key)
-    .order_by(func.min(writes.c.id))
+    select(writes.c.key).where(_here, writes.c.status == constant("open")).group_by(writes.c.key).order_by(func.min(writes.c.id))
 )
 OPEN_VALUE = (
-    select(writes.c.value)
-    .where(writes.c.context_id == bindparam("context_id"), writes.c.key == bindparam("key"), writes.c.status == constant("open"))
-    .order_by(writes.c.id.desc())
-    .limit(constant(1))
+    select(writes.c.value).where(_this_key, writes.c.status == constant("open")).order_by(writes.c.id.desc()).limit(constant(1))
 )
 
 LIVE_TASKS = (
     select(
         tasks.c.number, tasks.c.task_id, tasks.c.instance, tasks.c.inputs, tasks.c.dispatched_by, tasks.c.status,
-        tasks.c.attempts, tasks.c.merged_into,
-        tasks.c.failures,
-        tasks.c.not_before,
+        tasks.c.attempts, tasks.c.merged_into, tasks.c.failures, tasks.c.not_before,
     )
     .where(tasks.c.run_id == bindparam("run_id"), is_one_of(tasks.c.status, *LIVE))
     .order_by(tasks.c.number)
@@ -157,24 +151,15 @@ LOST_ATTEMPTS = insert(attempts).from_select(
         tasks.c.run_id == bindparam("of_run"), tasks.c.status == constant("running")
     ),
 )
-LOSE_ALL_WRITES = (
-    update(writes)
-    .where(writes.c.run_id == bindparam("of_run"), writes.c.status == constant("open"))
-    .values(status=constant("lost"))
-)
-LOSE_ALL_CHUNKS = (
-    update(chunks)
-    .where(chunks.c.run_id == bindparam("of_run"), chunks.c.status == constant("open"))
-    .values(status=constant("lost"))
+LOSE_ALL_WRITES, LOSE_ALL_CHUNKS = (
+    update(t).where(t.c.run_id == bindparam("of_run"), t.c.status == constant("open")).values(status=constant("lost"))
+    for t in (writes, chunks)
 )
 
 NEW_OWNER = _insert(owners, "id", "machine", "pid", "process_started", "leased_until")
-RENEW_LEASE = (
-    update(owners)
-    .where(owners.c.id == bindparam("of_id"), owners.c.ended_at.is_(None))
-    .values(leased_until=bindparam("to_leased_until"))
-)
-END_OWNER = update(owners).where(owners.c.id == bindparam("of_id")).values(ended_at=bindparam("at"))
+_this_owner = update(owners).where(owners.c.id == bindparam("of_id"), owners.c.ended_at.is_(None))
+RENEW_LEASE = _this_owner.values(**_new("leased_until"))
+END_OWNER = _this_owner.values(**_new("ended_at"))
 OWNER = select(owners).where(owners.c.id == bindparam("id"))
 
 

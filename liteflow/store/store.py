@@ -269,7 +269,7 @@ class Store:
 
     def end_owner(self, tx: Transaction, owner: str, *, now: datetime) -> None:
         """Give up all runs of a process that ends: whoever wants may take them."""
-        self._run(tx, sql.END_OWNER, of_id=owner, at=to_text(now))
+        self._run(tx, sql.END_OWNER, of_id=owner, to_ended_at=to_text(now))
 
     def owner(self, tx: Transaction, owner: str) -> Row | None:
         """Return the row of a process."""

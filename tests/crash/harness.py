@@ -265,9 +265,11 @@ def reused_numbers(victims: Iterable[Told]) -> list[str]:
 
 def struck(  # noqa: PLR0913 - what a sequence consists of
     ward: Ward, shape: str, calm: Told, at: str, when: str, *, judge: Callable[[str, Told, Told], list[str]],
-    mutant: str = "", fresh: bool = False, until_found: bool = False, seconds: float = 20.0,
+    mutant: str = "", fresh: bool = False, again: int = 0, until_found: bool = False, seconds: float = 20.0,
 ) -> tuple[int, list[str]]:  # fmt: skip
     """Kill a victim at the first place, another at the second, and so on until one ends by itself; resume each.
+
+    With *again*, who resumes is killed too, after so many commits, and a third one resumes.
 
     Returns:
         How many were killed, and what differed.
@@ -277,12 +279,16 @@ def struck(  # noqa: PLR0913 - what a sequence consists of
     while not (found and until_found):
         count += 1
         with ward.place(fresh=fresh) as place:
-            outcome, first = place.send([shape], at=at, when=when, count=count, mutant=mutant, seconds=seconds)
+            how = {"mutant": mutant, "seconds": seconds}
+            outcome, first = place.send([shape], at=at, when=when, count=count, **how)
             assert outcome["late"] or outcome["code"] in (0, KILLED), first.errors
-            is_calm = outcome["code"] == 0
-            second = first if is_calm else place.send([shape], mutant=mutant, seconds=seconds)[1]
-            where = f"{when} {at} {count}" if not is_calm else "uncrashed"
-            wrong = [*judge(shape, calm, second), *reused_numbers([first, second]), *place.faults()]
+            is_calm, victims = outcome["code"] == 0, [first]
+            if again and not is_calm:
+                victims.append(place.send([shape], when="after", count=again, **how)[1])
+            if not is_calm:
+                victims.append(place.send([shape], **how)[1])
+            wrong = [*judge(shape, calm, victims[-1]), *reused_numbers(victims), *place.faults()]
+        where = "not killed" if is_calm else f"{when} {at} {count}"
         found += [f"{shape}, {where}: {what}" for what in wrong]
         if is_calm:
             if at == "commit" and not mutant and not count > first.counts["commits_seen"] == first.counts["commit"]:

@@ -8,22 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.crash.flows import SHAPES
-from tests.crash.harness import Ward, differences, struck, uncrashed
+from tests.crash.harness import differences, struck, uncrashed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from tests.crash.harness import Told, Ward
 
-    from tests.crash.harness import Told
-
-POINTS, FLOWS = 400, 8
-
-
-@pytest.fixture
-def ward(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Ward]:
-    ward = Ward(tmp_path, request.node.name)
-    yield ward
-    ward.close()
+POINTS, FLOWS = 500, 11
 
 
 def compared(shape: str, calm: Told, resumed: Told) -> list[str]:
@@ -34,8 +24,8 @@ def compared(shape: str, calm: Told, resumed: Told) -> list[str]:
 def test_a_run_killed_at_any_point_and_resumed_ends_as_one_that_was_not(ward: Ward):
     kills: list[int] = []
 
-    def sequence(shape: str, calm: Told, at: str, when: str) -> list[str]:
-        count, found = struck(ward, shape, calm, at, when, judge=compared, fresh=shape == "chain")
+    def sequence(shape: str, calm: Told, at: str, when: str, again: int) -> list[str]:
+        count, found = struck(ward, shape, calm, at, when, judge=compared, fresh=shape == "chain", again=again)
         kills.append(count)
         return found
 
@@ -45,10 +35,11 @@ def test_a_run_killed_at_any_point_and_resumed_ends_as_one_that_was_not(ward: Wa
             calm[shape] = uncrashed(place, [shape])
 
     found = ward.all(
-        partial(sequence, shape, calm[shape], at, when)
+        partial(sequence, shape, calm[shape], at, when, again)
         for shape in SHAPES
         for at in ("commit", "task")
         for when in ("before", "after")
+        for again in (0, 2)
     )
 
     ward.say(f"{sum(kills)} points x {len(SHAPES)} flows", found)

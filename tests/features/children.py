@@ -10,9 +10,12 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from tests.features.waiting import SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,15 +26,17 @@ class Child:
     Args:
         script: its text; ``sys.argv[1:]`` are the *arguments*.
         arguments: handed to it as text.
+        fds: file descriptors that it inherits.
     """
 
-    def __init__(self, script: str, *arguments: object) -> None:
+    def __init__(self, script: str, *arguments: object, fds: Collection[int] = ()) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-u", "-c", textwrap.dedent(script), *map(str, arguments)],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            pass_fds=fds,
         )
         self._lines: queue.Queue[str] = queue.Queue()
         self._errors: list[str] = []
@@ -43,7 +48,7 @@ class Child:
             reader.start()
 
     @staticmethod
-    def _read(pipe: IO[str], take) -> None:
+    def _read(pipe: IO[str], take: Callable[[str], None]) -> None:
         with pipe:
             for line in pipe:
                 take(line.rstrip("\n"))

@@ -6,7 +6,17 @@ import threading
 
 import pytest
 
-from liteflow import Context, Flow, GetTimeoutError, InvalidKeyError, NextTask, RunConflictError, RunNotFoundError, TaskOutput
+from liteflow import (
+    Context,
+    ContextBusyError,
+    Flow,
+    GetTimeoutError,
+    InvalidKeyError,
+    NextTask,
+    RunConflictError,
+    RunNotFoundError,
+    TaskOutput,
+)
 from tests.features.children import Child, output_of
 from tests.features.records import one, rows
 from tests.features.waiting import Helper, passes, until
@@ -184,6 +194,21 @@ def test_resume_of_a_live_run_says_who_drives_it(flow: Flow, store: str):
     assert run.result(20) == {"wait": 1}
 
 
+def test_a_live_run_that_was_refused_to_resume_or_recover_is_still_known_as_live(flow: Flow):
+    began, go_on = threading.Event(), threading.Event()
+    flow.add_task("wait", lambda ctx: began.set() or passes(go_on) or ctx.attempt)
+    run = flow.start("wait", run_id="r")
+    passes(began)
+
+    for _ in range(2):
+        assert flow.recover() == []
+        with pytest.raises(RunConflictError, match="is live in process"):
+            flow.resume("r")
+    go_on.set()
+
+    assert run.result(20) == {"wait": 1}
+
+
 def test_resume_by_another_flow_names_the_right_one(flow: Flow, store: str):
     add_tasks(flow)
     flow.run("first", run_id="r")
@@ -198,8 +223,6 @@ def test_resume_by_another_flow_names_the_right_one(flow: Flow, store: str):
 
 
 def test_resume_is_refused_while_another_run_holds_the_context(flow: Flow):
-    from liteflow import ContextBusyError
-
     flow.add_task("fail", lambda ctx: 1 / 0)
     failed = flow.start("fail", context=flow.context)
     assert failed.wait(20) == "failed"
