@@ -246,8 +246,8 @@ def nonces(flow: Flow) -> None:
         return draw(ctx, [NextTask("nonce.draw", n, spawn_another=True) for n in range(3)])
 
     @flow.task("nonce.draw")
-    def fork(ctx: Context, inputs: int):
-        return draw(ctx, [NextTask("nonce.next", n, spawn_another=True) for n in range(2)] if inputs else [])
+    def fork(ctx: Context, inputs: dict[str, Any]):
+        return draw(ctx, [NextTask("nonce.next", n, spawn_another=True) for n in range(2)] if inputs["own"] else [])
 
     @flow.task("nonce.next")
     def leaf(ctx: Context):
@@ -277,7 +277,7 @@ def nonces_of_one_worker(flow: Flow) -> None:
 
 
 def draw(ctx: Context, then: list[NextTask], *, read: str | None = None) -> TaskOutput:
-    """Leave a number that nobody draws twice in context, stream, output, inputs and the number of chunks."""
+    """Leave a number that nobody draws twice in context, output, what is dispatched, the stream, and the number of chunks."""
     nonce = secrets.randbits(50)
     ctx.set(f"nonce of {ctx.key}", nonce)
     ctx.set(f"drawn {nonce}", ctx.key)
@@ -286,9 +286,9 @@ def draw(ctx: Context, then: list[NextTask], *, read: str | None = None) -> Task
         ctx.stream(nonce)
         if place == 1:
             commits.rest()
-    sent = [NextTask(task.id, task.inputs, task.spawn_another) for task in then]
     ctx.set(f"count of {ctx.key}", nonce % 4 + 1)
-    return TaskOutput({"nonce": nonce, "read": found, "sent": len(sent)}, sent)
+    sent = [NextTask(task.id, {"own": task.inputs, "by": ctx.key, "nonce": nonce}, task.spawn_another) for task in then]
+    return TaskOutput({"nonce": nonce, "read": found, "sent": len(sent), "from": ctx.inputs}, sent)
 
 
 SHAPES = {

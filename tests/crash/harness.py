@@ -74,12 +74,14 @@ class Told:
     Attributes:
         ends: how its flows ended, by name; empty if it was killed before.
         chunks: what its followers were shown.
+        stood: with which error each flow came to stand still in this process, by name.
         counts: of places where it could have been struck; empty if it was killed.
         errors: what it has printed on its standard error.
     """
 
     ends: dict[str, dict[str, Any]] = field(default_factory=dict)
     chunks: list[dict[str, Any]] = field(default_factory=list)
+    stood: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     errors: str = ""
 
@@ -110,15 +112,15 @@ class Place:
         order = self.order(shapes, **how)
         return self.parent.carry_out(order), told(order)
 
+    def ask(self, question: str) -> list[tuple[Any, ...]]:
+        """Return what the database answers."""
+        with contextlib.closing(sqlite3.connect(self.file)) as db, db:
+            return db.execute(question).fetchall()
+
     def faults(self) -> list[str]:
         """Return what is wrong in the database, whatever the flows were."""
-        found = []
-        with contextlib.closing(sqlite3.connect(self.file)) as db:
-            for question, right in QUESTIONS.items():
-                answer = db.execute(question).fetchall()
-                if answer != right:
-                    found.append(f"{question}: {answer[:3]}")
-        return found
+        answers = {question: self.ask(question) for question in QUESTIONS}
+        return [f"{question}: {answers[question][:3]}" for question, right in QUESTIONS.items() if answers[question] != right]
 
 
 QUESTIONS: dict[str, list[tuple[Any, ...]]] = {
@@ -147,6 +149,8 @@ def told(order: Order) -> Told:
         what = facts.pop("what")
         if what == "chunk":
             found.chunks.append(facts)
+        elif what == "stood":
+            found.stood[facts["run"]] = facts["error"]
         elif what == "ends":
             found.ends = facts["ends"]
         else:

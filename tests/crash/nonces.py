@@ -26,6 +26,10 @@ def disagreements(shape: str, calm: Told, resumed: Told) -> list[str]:
         read = context[key]["read"]
         if read is not None and read != context["wait.late"]["nonce"]:
             found.append(f"{key} has read {read}, which nobody put out")
+    for key in _keys(context):
+        for sender in (output["from"] for output in end["histories"][key] if "by" in output["from"]):
+            if sender["nonce"] not in [output["nonce"] for output in end["histories"][sender["by"]]]:
+                found.append(f"{key} was dispatched by {sender}, which did not take effect")
     result = {key: context[key] for key in end["result"]}
     if result != end["result"]:
         found.append(f"result {end['result']} for outputs {result}")

@@ -136,6 +136,8 @@ def end_of(flow: Flow, name: str, teller: Teller) -> dict[str, Any]:
     for _ in range(3):
         run = flow.start(ALL_SHAPES[name].start, {"given": name}, run_id=f"run of {name}", context=context)
         last = follow(run, name, teller, last)
+        if run._driver is not None:
+            teller.tell(what="stood", run=name, error=type(run._driver.error).__name__)
         try:
             return seen(run, context, run.result())
         except TaskFailedError:

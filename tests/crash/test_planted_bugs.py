@@ -1,0 +1,65 @@
+"""The suites find bugs: each of these is planted into the victims, and found."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.crash.harness import differences, struck, uncrashed
+from tests.crash.mutants import MUTANTS
+from tests.crash.nonces import disagreements
+from tests.crash.zombies import all_outlived
+
+if TYPE_CHECKING:
+    from tests.crash.harness import Told, Ward
+
+SECONDS = 4.0  # a victim with a bug may never end
+COMPARED = ("loop", "streams", "map-reduce")
+DRAWN = ("nonces", "nonces of one worker")
+FOUND_BY = {
+    "crash points": (
+        "chunks outside the attempt", "output apart from writes", "dispatches apart", "done before work", "work before done",
+        "numbers used again", "open rows survive a takeover", "started before recorded",
+    ),
+    "nonce": (
+        "chunks outside the attempt", "output apart from writes", "dispatches apart", "done before work", "work before done",
+        "numbers used again", "open rows survive a takeover", "started before recorded",
+    ),
+    "zombies": ("no fence check", "token kept on takeover"),
+}  # fmt: skip
+
+
+def compared(shape: str, calm: Told, resumed: Told) -> list[str]:
+    return differences([shape], calm, resumed)
+
+
+def found_by(suite: str, ward: Ward, shape: str, mutant: str) -> list[str]:
+    """Run one flow of a suite, with the bug, until the suite finds it."""
+    with ward.place() as place:
+        calm = uncrashed(place, [shape])
+    for at, when in (("commit", "after"), ("commit", "before"), ("task", "after")):
+        if suite == "zombies":
+            _, found = all_outlived(ward, shape, calm, at="task", when="before", heir_stops=2, mutant=mutant, until_found=True)
+        else:
+            judge = compared if suite == "crash points" else disagreements
+            _, found = struck(ward, shape, calm, at, when, judge=judge, mutant=mutant, until_found=True, seconds=SECONDS)
+        if found:
+            return found
+    return []
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("suite", "mutant"), [(suite, mutant) for suite, mutants in FOUND_BY.items() for mutant in mutants])
+def test_a_planted_bug_is_found(suite: str, mutant: str, ward: Ward):
+    shapes = DRAWN if suite == "nonce" else COMPARED
+
+    found = ward.all(partial(found_by, suite, ward, shape, mutant) for shape in shapes)
+
+    ward.say(f"{mutant}, by {suite}", found)
+    assert found != []
+
+
+def test_every_planted_bug_is_looked_for():
+    assert {mutant for mutants in FOUND_BY.values() for mutant in mutants} == set(MUTANTS)

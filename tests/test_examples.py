@@ -1,0 +1,71 @@
+"""Each example runs as a script in a fresh folder, says in three lines what it shows, and prints what it promises."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+EXPECTED = {
+    "greeting.py": ["{'hello': 'Hello Ada!'}", "1 runs so far"],
+    "chain.py": ["{'deliver': '12 loaves to the corner shop'}"],
+    "parallel.py": ["{'wind': '4 m/s', 'rain': 'none', 'sun': '8 h'}", "side by side"],
+    "streaming.py": ["1 write: The rain has stopped.", "4 write: three lines", "again: ['The rain has stopped.'"],
+    "loop.py": ["{'step': [6, 3, 10, 5, 16, 8, 4, 2, 1]}"],
+    "routing.py": ["{'letters': 'stamped, 20 g'}", "{'parcels': 'labelled, 3000 g'}"],
+    "state.py": ["'stock': {'apples': 1}", "[(3, None), (2, 'sell'), (1, 'sell')]", "{'apples': 3}"],
+    "map_reduce.py": ["285"],
+    "survive_a_crash.py": ["killed by signal 9", "result: ['frame', 'wheels', 'saddle', 'bell']"],
+    "fix_and_resume.py": ["parse: ValueError", "{'parse': 3.14}", "('download', 'completed', 1), ('parse', 'completed', 2)"],
+    "chat.py": ["your message number 1", "number 2. The one before was 'hello'."],
+    "demo.py": ["kill -9 after", "were not done again", "most used", "run_overview"],
+    "library_names.py": ["names in ", " self "],
+}
+INPUT = {"chat.py": "hello\nagain\n\n"}
+
+
+def run(name: str, folder: Path) -> str:
+    env = {**os.environ, "COLUMNS": "120"}
+    env.pop("LITEFLOW_STORE", None)
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name)], cwd=folder, env=env, input=INPUT.get(name, ""), text=True,
+        capture_output=True, timeout=110, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_example_is_tested():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_an_example_prints_what_it_promises(name, tmp_path):
+    printed = " ".join(run(name, tmp_path).split())
+
+    for line in EXPECTED[name]:
+        assert " ".join(line.split()) in printed
+
+
+def test_the_chat_remembers_after_a_restart(tmp_path):
+    run("chat.py", tmp_path)
+
+    assert "your message number 3. The one before was 'again'." in run("chat.py", tmp_path)
+
+
+def test_after_a_crash_no_part_is_mounted_twice_but_the_one_that_was_lost(tmp_path):
+    printed = run("survive_a_crash.py", tmp_path)
+
+    assert [printed.count(f"mounting the {part}") for part in ("frame", "wheels", "saddle", "bell")] == [1, 1, 2, 1]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_an_example_says_in_a_few_lines_what_it_shows(path):
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+    assert 3 <= len([line for line in text.splitlines() if line.strip()]) <= 4
