@@ -7,11 +7,12 @@ An id that the flow does not have fails the task that named it, with the nearest
 from liteflow import Context, Flow, NextTask, TaskOutput
 
 flow = Flow(name="post office")
+HEAVIEST_LETTER = 500  # grams
 
 
 @flow.task()
 def sort(ctx):
-    counter = "letters" if ctx.get("grams") <= 500 else "parcels"
+    counter = "letters" if ctx.get("grams") <= HEAVIEST_LETTER else "parcels"
     return TaskOutput(f"to {counter}", [NextTask(counter)])
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import PosixPath
@@ -13,7 +14,24 @@ from hypothesis import example, given
 
 from liteflow.codec import check_key, decode, encode
 from liteflow.errors import InvalidKeyError, SerializationError
-from tests.values import ENUMS, JSON_LIKE, VALUES, Color, Customer, IntRight, Order, Seal, Sum, Word, is_plain_json, same
+from tests.values import (
+    ENUMS,
+    JSON_LIKE,
+    VALUES,
+    Color,
+    Customer,
+    IntRight,
+    Level,
+    Number,
+    Order,
+    Seal,
+    Sum,
+    Table,
+    Text,
+    Word,
+    is_plain_json,
+    same,
+)
 
 
 @given(VALUES)
@@ -35,6 +53,16 @@ def test_a_value_comes_back_equal_and_of_the_same_type(value):
 @example([1] * 20)
 @example([1.5] * 20 + [math.nan])
 @example([1] * 20 + [2**63])
+@example([1] * 20 + [-(2**63) - 1])
+@example([1.5] * 20 + [math.inf, -math.inf])
+@example([Table(a=1)])
+@example({"a": OrderedDict()})
+@example([Number(1)])
+@example([Level.LOW])
+@example(Text("a"))
+@example({Text("a"): 1})
+@example({1: 1})
+@example({"$a": 1, "b": 2})
 @example([1] * 20 + [True])
 @example([1e308] * 40)
 @example({"a": Word.YES})

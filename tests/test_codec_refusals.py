@@ -11,7 +11,7 @@ import pytest
 from liteflow import codec
 from liteflow.codec import Opaque, decode, encode
 from liteflow.errors import SerializationError
-from tests.values import Box, Coin, Customer, NowhereZone, Number, Order, Pair, Point, Shelf, Table, Text
+from tests.values import Box, Coin, Customer, NowhereZone, Number, Order, Point, Shelf, Sub, Table, Text
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ from tests.values import Box, Coin, Customer, NowhereZone, Number, Order, Pair, 
 )
 def test_what_cannot_be_stored_is_refused_with_its_path_its_type_and_two_ways_out(value):
     with pytest.raises(SerializationError) as caught:
-        encode({"items": [0, {"price": value}], "good": (1,)})
+        encode({"items": [0, {"price": value}]})
 
     assert caught.value.path == ".items[1].price"
     assert caught.value.type_name is not None
@@ -86,13 +86,11 @@ def test_an_instance_that_lacks_a_field_is_refused_where_it_is_set():
 
 
 def test_a_named_tuple_with_more_than_its_fields_is_refused():
-    class Sub(Pair):
-        pass
-
     pair = Sub(1, 2)
+    assert decode(encode(pair)) == pair
     pair.third = 3
 
-    with pytest.raises(SerializationError):
+    with pytest.raises(SerializationError, match="beside its fields"):
         encode(pair)
 
 

@@ -23,6 +23,7 @@ EXPECTED = {
     "survive_a_crash.py": ["killed by signal 9", "result: ['frame', 'wheels', 'saddle', 'bell']"],
     "fix_and_resume.py": ["parse: ValueError", "{'parse': 3.14}", "('download', 'completed', 1), ('parse', 'completed', 2)"],
     "chat.py": ["your message number 1", "number 2. The one before was 'hello'."],
+    "sql_tour.py": ["# The store in SQL", "## 10.", "out of paper", "conflicted"],
     "demo.py": ["kill -9 after", "were not done again", "most used", "run_overview"],
     "library_names.py": ["names in ", " self "],
 }

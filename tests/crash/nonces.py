@@ -16,21 +16,20 @@ def disagreements(shape: str, calm: Told, resumed: Told) -> list[str]:
     if "error" in end:
         return [end["error"]]
     found, context = _of_instances(end), end["context"]
-    outputs = [output["nonce"] for key in _keys(context) for output in end["histories"][key]]
+    effects = {key: end["histories"].get(key, []) for key in _keys(context)}
+    outputs = [output["nonce"] for key in effects for output in effects[key]]
     drawn = sorted(int(key.removeprefix("drawn ")) for key in context if key.startswith("drawn "))
     if drawn != sorted(outputs):
         found.append(f"drawn {drawn}, put out {sorted(outputs)}")
     if len(outputs) != EXECUTIONS[shape]:
         found.append(f"{len(outputs)} executions took effect instead of {EXECUTIONS[shape]}")
-    for key in _keys(context):
-        read = context[key]["read"]
-        if read is not None and read != context["wait.late"]["nonce"]:
-            found.append(f"{key} has read {read}, which nobody put out")
-    for key in _keys(context):
-        for sender in (output["from"] for output in end["histories"][key] if "by" in output["from"]):
-            if sender["nonce"] not in [output["nonce"] for output in end["histories"][sender["by"]]]:
-                found.append(f"{key} was dispatched by {sender}, which did not take effect")
-    result = {key: context[key] for key in end["result"]}
+    for output in (output for key in effects for output in effects[key]):
+        if output["read"] is not None and output["read"] not in outputs:
+            found.append(f"{output} has read what nobody put out")
+        sender = output["from"]
+        if "by" in sender and sender["nonce"] not in [by["nonce"] for by in effects.get(sender["by"], [])]:
+            found.append(f"{output} was dispatched by an execution that did not take effect")
+    result = {key: context.get(key) for key in end["result"]}
     if result != end["result"]:
         found.append(f"result {end['result']} for outputs {result}")
     return found

@@ -24,6 +24,7 @@ import liteflow.engine.engine
 import liteflow.store.schema  # noqa: F401 - as above
 from liteflow import Context, Flow, PoolExecutor, Run, TaskFailedError
 from liteflow.engine.task import Task
+from liteflow.store.database import Database
 from tests.crash.flows import ALL_SHAPES, commits
 from tests.crash.mutants import MUTANTS
 
@@ -66,6 +67,7 @@ class Points:
     def __init__(self, order: Order) -> None:
         self._order = order
         self._lock = threading.Lock()
+        self._in_transaction = threading.RLock()
         self.counts = {"commit": 0, "task": 0}
         self.commits_seen = 0  # by the database itself
 
@@ -75,21 +77,32 @@ class Points:
             self.counts[at] += 1
             here = at == self._order.at and self.counts[at] == self._order.count
         if here and self._order.when == "before":
-            os.kill(os.getpid(), self._order.blow)
+            self._strike()
         result = action()
         if here and self._order.when == "after":
-            os.kill(os.getpid(), self._order.blow)
+            self._strike()
         return result
+
+    def _strike(self) -> None:
+        if self._order.blow == signal.SIGKILL:
+            os.kill(os.getpid(), signal.SIGKILL)
+        with self._in_transaction:  # who stops while another thread commits holds SQLite's lock, and nobody can take over
+            os.kill(os.getpid(), self._order.blow)
 
     def arm(self) -> None:
         """Put itself around every commit and every task of this process."""
-        commit, perform = DefaultDialect.do_commit, Task.perform
+        commit, perform, transact = DefaultDialect.do_commit, Task.perform, Database._transact
 
         def do_commit(dialect: DefaultDialect, connection: Any) -> None:
             self.around("commit", lambda: commit(dialect, connection))
             commits.happened()
 
-        DefaultDialect.do_commit = do_commit  # type: ignore[method-assign] # only in this child
+        def locked(database: Database, members: list[Any], refused: dict[int, Exception]) -> None:
+            with self._in_transaction:
+                transact(database, members, refused)
+
+        Database._transact = locked  # type: ignore[method-assign] # only in this child
+        DefaultDialect.do_commit = do_commit  # type: ignore[method-assign]
         Task.perform = lambda task, attempt: self.around("task", lambda: perform(task, attempt))  # type: ignore[method-assign]
         event.listen(Pool, "connect", self._watch)
 
