@@ -27,8 +27,7 @@ def list_files(ctx):
     files = sorted(str(p.relative_to(LIBRARY)) for p in LIBRARY.rglob("*.py") if LEFT_OUT.isdisjoint(p.parts))
     ctx.set("files", len(files))
     return TaskOutput(
-        f"{len(files)} files",
-        [*(NextTask("count", inputs=file, spawn_another=True) for file in files), NextTask("sum up")],
+        f"{len(files)} files", [*(NextTask("count", inputs=file, spawn_another=True) for file in files), NextTask("sum up")]
     )
 
 

@@ -325,7 +325,7 @@ class _Packer:
         try:
             tag, name, taken = _take_apart(cls, value)
         except Exception as error:
-            cure = f"use liteflow.register({cls.__name__}, encode, decode), or Flow(pickle=True)"
+            cure = f"use liteflow.register({cls.__name__}, encode, decode), or store what it is made of"
             why = f"a value of type {_label(cls)} cannot be stored exactly: {_reason(error)}; {cure}"
             raise self.refusal(cls, why) from error
         packed = self.pack(taken)

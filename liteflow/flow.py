@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from liteflow.clock import SystemClock
@@ -15,18 +15,15 @@ from liteflow.codec import check_key
 from liteflow.context import Context
 from liteflow.engine.observer import Observer
 from liteflow.engine.task import Task
-from liteflow.errors import (
-    InvalidKeyError,
-    LiteFlowError,
-    RunConflictError,
-)
+from liteflow.errors import InvalidKeyError, InvalidOptionError, LiteFlowError, RunConflictError
 from liteflow.executor.base import Executor
 from liteflow.executor.pool import PoolExecutor
 from liteflow.model import RetryPolicy, RunStatus
 from liteflow.run import Run
+from liteflow.signals import sigterm_exits, undisturbed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from liteflow.clock import Clock
     from liteflow.engine.engine import Engine
@@ -57,7 +54,7 @@ class Flow:
             msg = f'durability is {durability!r}; write "ack" or "full"'
             raise LiteFlowError(msg)
         self.name = check_key(name, "Flow name")
-        self.context = Context() if context is None else context
+        self.context = Context() if context is None else _checked(context)
         self._given_executor = executor
         self._executor, self._owns_executor = _executor(executor)
         self._store = store if store is not None else self.context.store
@@ -114,8 +111,7 @@ class Flow:
             ContextBusyError: the context has a live or interrupted run.
             RunConflictError: *run_id* was used for another start.
         """
-        with self._interruptible() as begun:
-            run = begun(self._begin(start_task_id, inputs, run_id, context or self.context))
+        with self._interruptible(lambda: self._begin(start_task_id, inputs, run_id, context or self.context)) as run:
             return run.result()
 
     def stream(
@@ -127,8 +123,8 @@ class Flow:
         return self._follow(run)
 
     def _follow(self, run: Run) -> Iterator[StreamChunk]:
-        with self._interruptible() as begun:
-            yield from begun(run).stream()
+        with self._interruptible(lambda: run):
+            yield from run.stream()
             run.result()
 
     def start(
@@ -141,9 +137,11 @@ class Flow:
     def _begin(self, task_id: str, inputs: Mapping[str, Any] | None, run_id: str | None, context: Context) -> Run:
         from liteflow.engine.engine import Start  # noqa: PLC0415 - the engine brings SQLAlchemy, which takes long to import
 
+        if not isinstance(inputs, Mapping | None):
+            raise InvalidOptionError("inputs", inputs, "is no mapping; give keys and values: {...}")
         engine = self._opened()
         if context is not self.context:
-            self._adopt(context)
+            self._adopt(_checked(context))
         start = Start(task_id, inputs)
         begun = engine.start(start, context.id, run_id)
         if not isinstance(begun, dict):
@@ -238,24 +236,31 @@ class Flow:
         self.close()
 
     @contextmanager
-    def _interruptible(self) -> Iterator[Callable[[Run], Run]]:
-        """Let Ctrl-C and SIGTERM end the block at once, and leave its run paused."""
-        runs: list[Run] = []
-
-        def begun(run: Run) -> Run:
-            runs.append(run)
-            return run
-
-        with _sigterm_exits():
+    def _interruptible(self, begin: Callable[[], Run]) -> Iterator[Run]:
+        """Begin a run, whole; let Ctrl-C and SIGTERM end the block at once, and leave the run paused."""
+        run = None
+        with sigterm_exits():
             try:
-                yield begun
+                with undisturbed():
+                    run = begin()
+                yield run
             except (KeyboardInterrupt, SystemExit):
-                for run in runs:
-                    if run.interrupt():
-                        print(  # noqa: T201 - the contract: a script says how to go on
-                            f"liteflow: run {run.id} is paused; go on with: flow.resume({run.id!r})", file=sys.stderr, flush=True
-                        )
+                if run is not None and run.interrupt():
+                    _tell(f"liteflow: run {run.id} is paused; go on with: flow.resume({run.id!r})")
                 raise
+
+
+def _checked(context: Context) -> Context:
+    if not isinstance(context, Context):
+        raise InvalidOptionError("context", context, "is no context; make one: Context() or Context(name)")
+    return context
+
+
+def _tell(line: str) -> None:
+    """Print a line for who has interrupted a script, if it can be."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):  # it is closed, or nobody reads it
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - the contract: a script says how to go on
 
 
 def _executor(executor: object) -> tuple[Executor, bool]:
@@ -288,20 +293,3 @@ def _connect(context: Context, store: Any) -> None:  # noqa: ANN401 - a URL or a
 
 
 Context.connect = staticmethod(_connect)  # the one hook by which a context finds its store
-
-
-@contextmanager
-def _sigterm_exits() -> Iterator[None]:
-    """Let SIGTERM raise `SystemExit` in the main thread, unless somebody handles it already."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def exit_now(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, exit_now)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -10,14 +10,7 @@ from liteflow.codec import decode
 from liteflow.context import Context, PortContext
 from liteflow.engine.observer import Observer
 from liteflow.engine.streams import Chunk, follow
-from liteflow.errors import (
-    GetTimeoutError,
-    LiteFlowError,
-    RunCancelledError,
-    RunConflictError,
-    RunPausedError,
-    TaskFailedError,
-)
+from liteflow.errors import GetTimeoutError, LiteFlowError, RunCancelledError, RunConflictError, RunPausedError, TaskFailedError
 from liteflow.model import Failure, RunStatus, StreamChunk, TaskRecord, TaskStatus
 
 if TYPE_CHECKING:

@@ -7,6 +7,6 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 
 
-def upgrade():
+def upgrade() -> None:
     """Make it so."""
     ${upgrades if upgrades else "raise NotImplementedError"}

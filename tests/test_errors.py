@@ -33,11 +33,7 @@ SAMPLES: list[tuple[LiteFlowError, str, str]] = [
     (errors.GetTimeoutError("Key rows", 2.5), "Key rows", "wait longer"),
     (errors.NotATaskError("lambda", "it is no function; give one that takes the context"), "lambda", "give one"),
     (errors.InvalidOptionError("max_attempts", 0, "counts the first try; give at least 1"), "max_attempts=0", "at least 1"),
-    (
-        errors.InvalidKeyError("Context key", "", "is empty; use at least one character"),
-        "Context key ''",
-        "at least one",
-    ),
+    (errors.InvalidKeyError("Context key", "", "is empty; use at least one character"), "Context key ''", "at least one"),
     (errors.TaskFailedError("load", "load#2", RUN, FAILURE), "Task load#2", f"flow.resume({RUN!r})"),
     (errors.TaskTimeoutError("load#2", 30), "load#2", "30 s"),
     (errors.WorkerLostError("load", "killed by signal 9"), "load", "killed by signal 9"),

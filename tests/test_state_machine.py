@@ -97,11 +97,7 @@ def many(task: str, inputs: Iterable[object]) -> list[Request]:
 
 PROGRAMS = {
     "map-reduce on one key": Program(
-        {
-            "start": body(*many("map", range(1, 6))),
-            "map": adding("total", Request("reduce")),
-            "reduce": reading("total"),
-        },
+        {"start": body(*many("map", range(1, 6))), "map": adding("total", Request("reduce")), "reduce": reading("total")},
         {"total": 15, "reduce": [15]},
     ),
     "diamond": Program(
@@ -131,8 +127,7 @@ PROGRAMS = {
         {"sink": ["0", "1", "2", "3"]},
     ),
     "two keys each": Program(
-        {"start": body(*many("transfer", ["ab", "bc", "ca", "ac", "ab", "bc"])), "transfer": transfer},
-        {"a": 8, "b": 10, "c": 12},
+        {"start": body(*many("transfer", ["ab", "bc", "ca", "ac", "ab", "bc"])), "transfer": transfer}, {"a": 8, "b": 10, "c": 12}
     ),
     "spawning loop": Program(
         {"start": body(Request("grow", "1234")), "grow": grow, "leaf": adding("leaves")}, {"leaves": 4, "size": 1}

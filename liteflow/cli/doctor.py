@@ -49,11 +49,7 @@ def doctor(store: str, as_json: bool) -> None:  # noqa: FBT001 - click passes op
 
 
 def _versions() -> dict[str, Any]:
-    return {
-        "LiteFlow": version("liteflow"),
-        "Python": platform.python_version(),
-        "SQLAlchemy": version("sqlalchemy"),
-    }
+    return {"LiteFlow": version("liteflow"), "Python": platform.python_version(), "SQLAlchemy": version("sqlalchemy")}
 
 
 def _store(database: Database, notes: list[str]) -> dict[str, Any]:

@@ -10,11 +10,7 @@ if TYPE_CHECKING:
     from liteflow.store.database import Database
 
 store_option = click.option(
-    "--store",
-    envvar="LITEFLOW_STORE",
-    default="sqlite:///liteflow.db",
-    show_default=True,
-    help="SQLAlchemy URL of the store.",
+    "--store", envvar="LITEFLOW_STORE", default="sqlite:///liteflow.db", show_default=True, help="SQLAlchemy URL of the store."
 )
 
 

@@ -80,7 +80,7 @@ class Ownership:
     def register(self, tx: Transaction) -> None:
         """Record this process as an owner, once, before its first run."""
         with self._lock:
-            if self._registered:
+            if self._registered or self._store.owner(tx, self.id) is not None:  # by another first run, in this very commit
                 return
             self._store.register_owner(tx, {
                 "id": self.id, "machine": machine(), "pid": os.getpid(), "process_started": process_started(os.getpid()),

@@ -165,12 +165,7 @@ class Feed:
 
 
 def follow(
-    after: int,
-    view: str,
-    *,
-    read: Callable[[int], list[tuple[Chunk, bool]]],
-    feed: Feed | None,
-    is_live: Callable[[], bool],
+    after: int, view: str, *, read: Callable[[int], list[tuple[Chunk, bool]]], feed: Feed | None, is_live: Callable[[], bool]
 ) -> Iterator[StreamChunk]:
     """Yield the chunks of a run after a number, in order, until it stands still.
 

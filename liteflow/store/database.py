@@ -13,6 +13,7 @@ from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from liteflow.errors import StoreError, StoreUnavailableError
+from liteflow.signals import undisturbed
 from liteflow.store.dialects import sqlite_engine, sqlite_file, store_error
 from liteflow.telemetry import logger
 
@@ -97,7 +98,7 @@ class Database:
     """
 
     def __init__(self, store: str | URL | Engine, *, durability: str = "ack") -> None:
-        self.url = store.url if isinstance(store, Engine) else make_url(store)
+        self.url = store.url if isinstance(store, Engine) else _url(store)
         if self.url.get_backend_name() != "sqlite":
             raise StoreUnavailableError(
                 self.url.render_as_string(), "only SQLite is supported so far", "write sqlite:///path/to/file.db"
@@ -249,13 +250,27 @@ class Database:
             if self._leading:
                 return
             self._leading = True
-        while True:
-            with self._queue_lock:
-                members = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_MEMBERS))]
-                if not members:
-                    self._leading = False
-                    return
+        self._lead()
+
+    def _lead(self) -> None:
+        """Commit for all who queue, until nobody does."""
+        more = True
+        try:
+            while more:
+                with undisturbed():
+                    more = self._commit_next()
+        finally:
+            if more:  # Ctrl-C between two commits: somebody else goes on
+                threading.Thread(target=self._lead, name="liteflow-commit", daemon=True).start()
+
+    def _commit_next(self) -> bool:
+        """Commit for those who queue; return whether this thread still leads."""
+        with self._queue_lock:
+            members = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_MEMBERS))]
+            self._leading = bool(members)
+        if members:
             self._commit(members)
+        return bool(members)
 
     def _commit(self, members: list[Member]) -> None:
         """Commit for all members at once; one that cannot be recorded fails alone."""
@@ -309,6 +324,14 @@ class Database:
             refused[id(member)] = error
             tx.execute("ROLLBACK TO member", {})
         tx.execute("RELEASE member", {})
+
+
+def _url(store: str | URL) -> URL:
+    try:
+        return make_url(store)
+    except SQLAlchemyError:  # whose text may show a password
+        what = "the store is no SQLAlchemy URL, and no engine"
+        raise StoreUnavailableError(f"of type {type(store).__name__}", what, "write sqlite:///path/to/file.db") from None
 
 
 _forkable: weakref.WeakSet[Database] = weakref.WeakSet()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -10,13 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import create_engine, event
 from sqlalchemy.pool import NullPool, StaticPool
 
-from liteflow.errors import (
-    StoreCorruptError,
-    StoreError,
-    StoreFullError,
-    StoreReadOnlyError,
-    StoreUnavailableError,
-)
+from liteflow.errors import StoreCorruptError, StoreError, StoreFullError, StoreReadOnlyError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -50,10 +45,10 @@ def sqlite_engine(url: URL, *, must_exist: bool, read_only: bool) -> Engine:
         target = url
     else:
         mode = "ro" if read_only else "rw" if must_exist else "rwc"
-        name = f"file:{_quoted(file)}?mode={mode}"
+        name = f"file:{_quoted(file)}?mode={mode}{'&immutable=1' if read_only and _cannot_change(file) else ''}"
         target, connect_args = url.set(database=name, query={"uri": "true"}), {"check_same_thread": False}
-        if mode == "rwc":
-            _create_private(file)
+        if not read_only:
+            _make_writable(file, url.render_as_string(hide_password=True), create=mode == "rwc")
     engine = create_engine(
         target, paramstyle="named", hide_parameters=True, poolclass=StaticPool if file is None else NullPool,
         connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, **connect_args},
@@ -78,17 +73,41 @@ def _quoted(file: Path) -> str:
     return str(file.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
-def _create_private(file: Path) -> None:
-    """Create a database file that only its owner reads, before SQLite would create one that all do."""
+def _has_log(file: Path) -> bool:
+    """Whether somebody has the database open, or has died with it open."""
+    return file.with_name(f"{file.name}-wal").exists()
+
+
+def _cannot_change(file: Path) -> bool:
+    """Whether a database is read without locks: its file system is read-only, where SQLite could not make the files it locks."""
+    return bool(os.statvfs(file).f_flag & os.ST_RDONLY) and not _has_log(file)
+
+
+_CREATION_REFUSED: dict[int | None, tuple[type[StoreError], str]] = {
+    errno.ENOENT: (StoreUnavailableError, "make the folder first"),
+    errno.EACCES: (StoreReadOnlyError, "make the folder writable for this user"),
+    errno.EPERM: (StoreReadOnlyError, "make the folder writable for this user"),
+    errno.EROFS: (StoreReadOnlyError, "make the file system writable"),
+    errno.ENOSPC: (StoreFullError, "free some space"),
+    errno.EDQUOT: (StoreFullError, "free some space"),
+}
+
+
+def _make_writable(file: Path, store: str, *, create: bool) -> None:
+    """Create a file that only its owner reads, before SQLite would create one that all do; refuse one that cannot be written."""
     try:
-        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        if create:
+            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
         pass
     except OSError as error:
-        cure = "make the folder first, or choose another place" if isinstance(error, FileNotFoundError) else "mend that"
-        raise StoreUnavailableError(str(file), f"the file cannot be created ({error.strerror})", cure) from error
+        kind, cure = _CREATION_REFUSED.get(error.errno, (StoreUnavailableError, "check the path"))
+        raise kind(store, f"the file cannot be created ({error.strerror})", f"{cure}, or choose another place") from error
+    if not (os.access(file, os.W_OK) and (_has_log(file) or os.access(file.parent, os.W_OK))):
+        raise StoreReadOnlyError(store, *_READ_ONLY)
 
 
+_READ_ONLY = "the database cannot be written", "make the file and its folder writable for this user"
 _MEANINGS: tuple[tuple[str, type[StoreError], str, str], ...] = (
     (
         "database or disk is full", StoreFullError, "the disk is full, or a size limit is reached",
@@ -98,13 +117,10 @@ _MEANINGS: tuple[tuple[str, type[StoreError], str, str], ...] = (
         "disk I/O error", StoreFullError, "the disk refused to write: it may be full, or failing",
         "free some space or check the disk, then resume: what was recorded is safe",
     ),
-    (
-        "readonly database", StoreReadOnlyError, "the database cannot be written",
-        "make the file and its folder writable for this user",
-    ),
+    ("readonly database", StoreReadOnlyError, *_READ_ONLY),
     (
         "database is locked", StoreUnavailableError, f"another program has kept the database locked for {BUSY_SECONDS:g} s",
-        "end that program's transaction, then resume",
+        "end its transaction, then resume; `fuser FILE` names who has it open: a sqlite3 shell, a backup, a stopped process",
     ),
     (
         "not a database", StoreCorruptError, "the file is not a SQLite database", "name another file, or move this one away",
@@ -120,6 +136,10 @@ _MEANINGS: tuple[tuple[str, type[StoreError], str, str], ...] = (
     (
         "no such table", StoreCorruptError, "a table is missing: the database is not LiteFlow's, or was changed by hand",
         "name another database, or restore a backup",
+    ),
+    (
+        "already exists", StoreCorruptError, "another program has tables or views there that are named like LiteFlow's",
+        "name another database",
     ),
 )  # fmt: skip
 

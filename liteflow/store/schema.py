@@ -63,12 +63,7 @@ def bring_up(database: Database) -> Path | None:
     try:
         check(database)
     except SchemaOutdatedError:
-        revision, kept = current(database), None
-        if revision is not None and database.file is not None:
-            kept = back_up(database, f"before-{head()}")
-            logger.warning("%s has schema %s; upgrading to %s, backup in %s", database.url_masked, revision, head(), kept)
-        upgrade(database)
-        return kept
+        return upgrade(database)
     return None
 
 
@@ -94,18 +89,22 @@ def scripts() -> Path:
     return beside if (beside / "env.py").exists() else package / "migrations"
 
 
-def upgrade(database: Database, folder: Path | None = None) -> None:
+def upgrade(database: Database) -> Path | None:
     """Run the migrations that a database lacks, in one transaction: all of them, or nothing.
 
-    Args:
-        database: connected.
-        folder: where the migrations are; by default this version's.
+    Returns:
+        Where the backup is, if one was made.
     """
     from alembic import command  # noqa: PLC0415 - takes half a second to import, and is rarely needed
     from alembic.config import Config  # noqa: PLC0415 - as above
 
     config = Config()
-    config.set_main_option("script_location", str(folder or scripts()).replace("%", "%%"))
-    with database.errors(), database.engine.begin() as connection:
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    kept = None
+    with database.errors(), database.engine.begin() as connection:  # from here on nobody else writes, nor upgrades
+        if database.file is not None and (revision := current(database)) not in {None, head()}:
+            kept = back_up(database, f"before-{head()}")
+            logger.warning("%s has schema %s; upgrading to %s, backup in %s", database.url_masked, revision, head(), kept)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+    return kept

@@ -68,8 +68,7 @@ NEW_TASK = _insert(
 )  # fmt: skip
 _this_task = update(tasks).where(_THIS_TASK)
 COMPLETE_TASK = _this_task.values(
-    status=constant("completed"),
-    **_new("attempts", "reads", "output_version", "output_seq", "leaf", "started_at", "finished_at"),
+    status=constant("completed"), **_new("attempts", "reads", "output_version", "output_seq", "leaf", "started_at", "finished_at")
 )
 MOVE_TASK = _this_task.values(merged_into=null(), **_new("status", "attempts", "failures", "not_before"))
 MERGE_TASK = _this_task.values(status=constant("merged"), **_new("merged_into"))

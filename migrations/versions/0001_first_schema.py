@@ -1,8 +1,8 @@
 """The first schema: all that a run is made of, in tables and views that a person can read.
 
 Times are UTC text of fixed width, so that text order is time order; values are JSON text. ``contexts.parent_*`` is for forks,
-``tasks.not_before`` for delays and the waits of retries, ``tasks.wait_for`` for signals, ``tasks.join_number`` for barriers, ``steps`` for
-results recorded at once, ``queues`` for limits over all workers.
+``tasks.not_before`` for delays and the waits of retries, ``tasks.wait_for`` for signals, ``tasks.join_number`` for barriers,
+``steps`` for results recorded at once, ``queues`` for limits over all workers.
 """
 
 import sqlalchemy as sa
@@ -41,7 +41,7 @@ VIEWS = {
     # What took how long?
     "task_times": """
         SELECT run_id, number, key, status, attempts,
-               {seconds_to_start} AS seconds_queued, {seconds_to_finish} AS seconds_run,
+               {seconds_queued} AS seconds_queued, {seconds_run} AS seconds_run,
                dispatched_at, started_at, finished_at
         FROM tasks
     """,
@@ -72,7 +72,7 @@ SECONDS = {  # between two times, as text
 }
 
 
-def upgrade():  # long: the whole schema, read top to bottom
+def upgrade() -> None:  # long: the whole schema, read top to bottom
     """Make the tables, then the views."""
     op.create_table(
         "contexts",
@@ -186,7 +186,8 @@ def upgrade():  # long: the whole schema, read top to bottom
             "key = CASE WHEN instance = 1 THEN task_id ELSE task_id || '#' || instance END", name="tasks_key_names_instance"
         ),
         sa.CheckConstraint(
-            "(status = 'completed') = (output_version IS NOT NULL AND output_seq IS NOT NULL AND leaf IS NOT NULL AND started_at IS NOT NULL AND finished_at IS NOT NULL)",
+            "(status = 'completed') = (output_version IS NOT NULL AND output_seq IS NOT NULL AND leaf IS NOT NULL "
+            "AND started_at IS NOT NULL AND finished_at IS NOT NULL)",
             name="tasks_completed_has_output",
         ),
         sa.CheckConstraint("status <> 'merged' OR merged_into IS NOT NULL", name="tasks_merged_names_other"),
@@ -290,7 +291,9 @@ def upgrade():  # long: the whole schema, read top to bottom
         sa.ForeignKeyConstraint(["run_id", "number"], ["tasks.run_id", "tasks.number"], name="steps_task"),
     )
     seconds = SECONDS[op.get_bind().dialect.name]
+    spans = {
+        "seconds_queued": seconds.format(to="started_at", since="dispatched_at"),
+        "seconds_run": seconds.format(to="finished_at", since="started_at"),
+    }
     for name, query in VIEWS.items():
-        query = query.replace("{seconds_to_start}", seconds.format(to="started_at", since="dispatched_at"))
-        query = query.replace("{seconds_to_finish}", seconds.format(to="finished_at", since="started_at"))
-        op.execute(f"CREATE VIEW {name} AS {query}")
+        op.execute(f"CREATE VIEW {name} AS {query.format(**spans)}")

@@ -299,4 +299,3 @@ def struck(  # noqa: PLR0913 - what a sequence consists of
                 found.append(f"{shape}: {count - 1} kills for {first.counts}")
             return count - 1, found
     return count, found
-

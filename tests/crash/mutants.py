@@ -87,7 +87,9 @@ def work_before_done() -> None:
     """What a task wrote is recorded before its completion."""
 
     def take(batch: Batch) -> Batch:
-        later = Batch(completed=batch.completed, dispatched=batch.dispatched, merged=batch.merged, moved=batch.moved, run=batch.run)
+        later = Batch(
+            completed=batch.completed, dispatched=batch.dispatched, merged=batch.merged, moved=batch.moved, run=batch.run
+        )
         batch.completed, batch.dispatched, batch.merged, batch.moved, batch.run = [], [], [], [], {}
         return later
 

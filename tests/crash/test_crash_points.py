@@ -39,7 +39,7 @@ def test_a_run_killed_at_any_point_and_resumed_ends_as_one_that_was_not(ward: Wa
         for shape in SHAPES
         for at in ("commit", "task")
         for when in ("before", "after")
-        for again in (0, 2)
+        for again in (0, 3)
     )
 
     ward.say(f"{sum(kills)} points x {len(SHAPES)} flows", found)

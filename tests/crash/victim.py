@@ -23,6 +23,7 @@ from sqlalchemy.pool import Pool
 import liteflow.engine.engine
 import liteflow.store.schema  # noqa: F401 - as above
 from liteflow import Context, Flow, PoolExecutor, Run, TaskFailedError
+from liteflow.engine.attempt import Attempt
 from liteflow.engine.task import Task
 from liteflow.store.database import Database
 from tests.crash.flows import ALL_SHAPES, commits
@@ -42,7 +43,7 @@ class Order:
         shapes: the flows to run, side by side.
         store: the URL of the store.
         answer: the file that it writes what happens to, a line of JSON each.
-        at: what is counted: ``"commit"``, or ``"task"`` for the bodies of tasks.
+        at: what is counted: ``"commit"``, ``"task"`` for the bodies of tasks, ``"chunk"`` for what they stream.
         when: ``"before"`` or ``"after"`` the one that is counted; ``"never"``.
         count: which of them, from 1.
         blow: the signal that it sends to itself there.
@@ -68,7 +69,7 @@ class Points:
         self._order = order
         self._lock = threading.Lock()
         self._in_transaction = threading.RLock()
-        self.counts = {"commit": 0, "task": 0}
+        self.counts = {"commit": 0, "task": 0, "chunk": 0}
         self.commits_seen = 0  # by the database itself
 
     def around(self, at: str, action: Callable[[], Any]) -> Any:
@@ -87,11 +88,12 @@ class Points:
         if self._order.blow == signal.SIGKILL:
             os.kill(os.getpid(), signal.SIGKILL)
         with self._in_transaction:  # who stops while another thread commits holds SQLite's lock, and nobody can take over
-            os.kill(os.getpid(), self._order.blow)
+            signal.pthread_kill(threading.get_ident(), self._order.blow)  # this thread first: it goes not one step on
 
     def arm(self) -> None:
         """Put itself around every commit and every task of this process."""
-        commit, perform, transact = DefaultDialect.do_commit, Task.perform, Database._transact
+        commit, perform, emit = DefaultDialect.do_commit, Task.perform, Attempt.emit
+        transact = Database._transact
 
         def do_commit(dialect: DefaultDialect, connection: Any) -> None:
             self.around("commit", lambda: commit(dialect, connection))
@@ -104,6 +106,7 @@ class Points:
         Database._transact = locked  # type: ignore[method-assign] # only in this child
         DefaultDialect.do_commit = do_commit  # type: ignore[method-assign]
         Task.perform = lambda task, attempt: self.around("task", lambda: perform(task, attempt))  # type: ignore[method-assign]
+        Attempt.emit = lambda *args: self.around("chunk", lambda: emit(*args))  # type: ignore[method-assign]
         event.listen(Pool, "connect", self._watch)
 
     def _watch(self, connection: Any, _record: object) -> None:

@@ -216,7 +216,7 @@ def test_an_attempt_that_was_given_up_can_do_nothing_more(flow: Flow):
         for call in calls:
             try:
                 call()
-            except RunCancelledError:  # noqa: PERF203 - each call is to be refused
+            except RunCancelledError:
                 refused.append(call)
         return len(calls)
 

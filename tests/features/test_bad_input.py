@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from liteflow import (
-    Context,
-    Flow,
-    InvalidKeyError,
-    LiteFlowError,
-    NextTask,
-    SerializationError,
-    TaskFailedError,
-    TaskOutput,
-)
+from liteflow import Context, Flow, InvalidKeyError, LiteFlowError, NextTask, SerializationError, TaskFailedError, TaskOutput
 from tests.features.children import Child
 from tests.features.records import one, rows
 from tests.features.waiting import passes

@@ -215,7 +215,9 @@ def test_a_dispatch_with_other_inputs_is_one_more_turn_in_dispatch_order(flow: F
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [({"a": 1, "b": [2]}, {"b": [2], "a": 1}), (1, 1.0), ({1, 2, 3}, {3, 2, 1})], ids=["dicts", "numbers", "sets"]
+    ("one", "other"),
+    [({"a": 1, "b": [2]}, {"b": [2], "a": 1}), (1, 1.0), ({1, 2, 3}, {3, 2, 1})],
+    ids=["dicts", "numbers", "sets"],
 )
 def test_inputs_that_are_equal_in_python_are_equal_inputs(store: str, one: object, other: object):
     with Flow(executor=PoolExecutor(max_workers=1), store=store) as flow:

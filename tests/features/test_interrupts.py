@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from liteflow import Flow
 from tests.features.children import Child
 from tests.features.records import one, rows
-from tests.features.waiting import until
+from tests.features.waiting import Helper, until
 
 SCRIPT = """
 import sys, threading
@@ -148,3 +149,46 @@ def test_a_script_that_ends_while_a_started_run_is_live_ends_at_once(store: str)
 
     assert time.monotonic() - ended < 1.2
     assert one(store, "SELECT status FROM runs") in {"running", "paused"}  # either way it can be resumed
+
+
+# ---------------------------------------------------------------- in the middle of a commit that the main thread leads
+
+
+def interrupt_next_commit(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Ctrl-C come in the middle of the next commit."""
+    dialect = flow._opened().services.database.engine.dialect
+    commit = dialect.do_commit
+
+    def interrupted(connection: object) -> None:
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGINT)
+        commit(connection)
+
+    monkeypatch.setattr(dialect, "do_commit", interrupted)
+
+
+def test_a_ctrl_c_in_the_middle_of_a_write_lets_that_be_done_whole_and_nobody_is_stuck(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+):
+    interrupt_next_commit(flow, monkeypatch)
+
+    with pytest.raises(KeyboardInterrupt):
+        flow.context.set("a", 1)
+
+    assert Helper(lambda: flow.context.update("a", lambda a: a + 1)).result() == 2
+
+
+def test_a_ctrl_c_in_the_middle_of_the_start_of_a_run_pauses_it(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    over = threading.Event()
+    flow.add_task("wait", lambda ctx: over.wait(20) and ctx.attempt)
+    interrupt_next_commit(flow, monkeypatch)
+
+    with pytest.raises(KeyboardInterrupt):
+        flow.run("wait", run_id="r")
+    over.set()
+
+    assert "flow.resume('r')" in capsys.readouterr().err
+    assert flow.get_run("r").status == "paused"
+    assert flow.resume("r").wait(20) == "completed"

@@ -33,7 +33,9 @@ class Comparison:
         self.commits += 1
         if row["status"] == RunStatus.RUNNING and driver._state.stopping is not None and row["failed_task"] is None:
             known["stopping"] = None  # to stand still is a wish of this process, not of the run
-        self.differences += [f"{part}: loaded {loaded[part]}, known {known[part]}" for part in known if loaded[part] != known[part]]
+        self.differences += [
+            f"{part}: loaded {loaded[part]}, known {known[part]}" for part in known if loaded[part] != known[part]
+        ]
         self._committed(driver)
 
 

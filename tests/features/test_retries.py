@@ -113,8 +113,7 @@ def test_a_delayed_task_starts_when_its_time_has_come(store):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"),
-    [("max_attempts", 0), ("initial_interval", -1), ("max_interval", "soon"), ("backoff_factor", 0.5)],
+    ("option", "value"), [("max_attempts", 0), ("initial_interval", -1), ("max_interval", "soon"), ("backoff_factor", 0.5)]
 )
 def test_a_policy_that_makes_no_sense_is_refused_by_name(option, value):
     with pytest.raises(InvalidOptionError, match=option):

@@ -121,7 +121,7 @@ def test_two_threads_that_start_one_id_at_once_start_one_run(flow: Flow):
     ran = add_tasks(flow)
     together = threading.Barrier(8)
 
-    helpers = [Helper(lambda: together.wait(20) and None or flow.run("first", run_id="r")) for _ in range(8)]
+    helpers = [Helper(lambda: (together.wait(20) and None) or flow.run("first", run_id="r")) for _ in range(8)]
 
     assert [helper.result() for helper in helpers] == [{"second": "second"}] * 8
     assert ran == ["first", "second"]
@@ -279,7 +279,9 @@ def test_recover_takes_the_runs_of_this_flow_whose_process_was_killed(flow: Flow
     go_on.set()
 
 
-def test_recover_leaves_runs_of_other_flows_and_of_tasks_it_does_not_have(flow: Flow, store: str, caplog: pytest.LogCaptureFixture):
+def test_recover_leaves_runs_of_other_flows_and_of_tasks_it_does_not_have(
+    flow: Flow, store: str, caplog: pytest.LogCaptureFixture
+):
     killed(store)
 
     with Flow(name="other", store=store) as other:
