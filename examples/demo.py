@@ -23,10 +23,10 @@ from rich.table import Table
 FOLDER = Path(".demo")
 JOB = Path(__file__).with_name("library_names.py")
 HISTORY = {
-    "what each run is doing": "SELECT run_id, status, tasks, completed, crashes FROM run_overview",
-    "attempts that came to nothing": """
-        SELECT key, attempt, status, ended_at FROM failed_attempts ORDER BY ended_at, key LIMIT 6""",
-    "what took longest": """
+    "What each run is doing": "SELECT run_id, status, tasks, completed, crashes FROM run_overview",
+    "Files counted in each second; the kill is where it dips": """
+        SELECT substr(finished_at, 12, 8) AS second, count(*) AS files FROM tasks WHERE task_id = 'count' GROUP BY second""",
+    "What took longest": """
         SELECT key, seconds_run, attempts, finished_at FROM task_times WHERE key LIKE 'count%'
         ORDER BY seconds_run DESC LIMIT 4""",
 }
@@ -66,12 +66,12 @@ def executed() -> Counter[str]:
 def show(title: str, query: str) -> None:
     with sqlite3.connect(FOLDER / "liteflow.db") as database:
         answer = database.execute(query)
-        table = Table(title=f"{title}", title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
         for column in answer.description:
             table.add_column(column[0], style="cyan" if column[0] in ("run_id", "key") else "")
         for row in answer:
             table.add_row(*map(str, row))
-    console.print(f"[dim]{' '.join(query.split())}[/]")
+    console.print(f"[bold]{title}[/]\n[dim]{' '.join(query.split())}[/]")
     console.print(table)
     console.print()
 
@@ -92,7 +92,7 @@ def main() -> None:
     console.print(
         f"   {len(first)} files were begun before the kill, {both.total() - first.total()} tasks ran after it. "
         f"[bold]{len(twice)} of {len(both)}[/] ran twice:\n"
-        f"   those that had not returned when the process died. The other {len(both) - len(twice)} were not done again.\n"
+        f"   those whose end was not recorded when the process died. The other {len(both) - len(twice)} were not done again.\n"
     )
 
     console.print("[bold]3.[/] The result.")

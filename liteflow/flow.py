@@ -66,12 +66,12 @@ class Flow:
 
     # -- registration ----------------------------------------------------------------------------------------------
 
-    def task(self, id: str | None = None, *, retry: RetryPolicy | int = 1) -> Callable[[Action], Action]:  # noqa: A002 - the public name
+    def task(self, id: str | None = None, *, retry: RetryPolicy | int | None = None) -> Callable[[Action], Action]:  # noqa: A002 - the public name
         """Register the decorated function as a task.
 
         Args:
             id: by default the function's name.
-            retry: how often it is tried: a policy, or the number of tries in all.
+            retry: how often it is tried: a policy, or the number of tries in all; by default once.
         """
 
         def register(action: Action) -> Action:
@@ -80,11 +80,11 @@ class Flow:
 
         return register
 
-    def add_task(self, id: str, action: Callable[..., Any], *, retry: RetryPolicy | int = 1) -> None:  # noqa: A002 - the public name
+    def add_task(self, id: str, action: Callable[..., Any], *, retry: RetryPolicy | int | None = None) -> None:  # noqa: A002 - the public name
         """Register *action* under *id*, as `task` does; one that is registered already is replaced."""
         if "#" in check_key(id, "Task id"):
             raise InvalidKeyError("Task id", id, "holds '#', which numbers the instances of a task; choose an id without it")
-        policy = RetryPolicy(max_attempts=retry) if isinstance(retry, int) else retry
+        policy = retry if isinstance(retry, RetryPolicy) else RetryPolicy(max_attempts=1 if retry is None else retry)
         self._tasks[id] = Task(id, action, self._tasks, policy)
 
     # -- running ---------------------------------------------------------------------------------------------------

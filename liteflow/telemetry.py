@@ -22,4 +22,23 @@ class TaskLogger(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:  # noqa: ANN401 - logging's own
         """Put the facts before the message and on the record, beside what the caller adds."""
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
-        return self._prefix + str(msg), kwargs
+        return _Prefixed(self._prefix, str(msg)), kwargs
+
+
+class _Prefixed(str):
+    """A message behind a prefix in which ``%`` is plain text."""
+
+    __slots__ = ("_message", "_prefix")
+
+    def __new__(cls, prefix: str, message: str) -> _Prefixed:
+        text = super().__new__(cls, prefix + message)
+        text._prefix, text._message = prefix, message
+        return text
+
+    def __str__(self) -> str:
+        """Stay what it is: `logging` asks for this, then formats it."""
+        return self
+
+    def __mod__(self, arguments: Any) -> str:  # noqa: ANN401 - logging's own
+        """Put *arguments* into the message."""
+        return self._prefix + self._message % arguments

@@ -315,8 +315,9 @@ class RunDriver:
     def refused(self, error: Exception) -> None:
         """The commit has failed: nothing more of this run is recorded here; the store still holds it as it was."""
         with self._lock:
-            self.error = error if isinstance(error, LiteFlowError) else LiteFlowError(f"run {self.run_id}: {error!r}")
-            logger.error("run %s stopped here: %s", self.run_id, error)
+            if self.error is None:
+                self.error = error if isinstance(error, LiteFlowError) else LiteFlowError(f"run {self.run_id}: {error!r}")
+                logger.error("run %s stopped here: %s", self.run_id, error)
             for attempt in self._attempts.values():
                 attempt.given_up = self.error
             self._attempts.clear()

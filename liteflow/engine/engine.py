@@ -106,10 +106,11 @@ class Engine:
     def _begin(self, run_id: str, work: Callable[[Transaction], Begun]) -> Begun:
         """Do *work*, and drive the run that it gives; that is known here from before it is recorded."""
         mine: RunDriver | None = None
+        variables = copy_context()  # of the caller: the work may be done by who leads the commit
 
         def known(tx: Transaction) -> Begun:
             nonlocal mine
-            begun = work(tx)
+            begun = variables.run(work, tx)
             if isinstance(begun, RunDriver):
                 mine = begun
                 with self._lock:

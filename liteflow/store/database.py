@@ -6,41 +6,41 @@ import os
 import threading
 import weakref
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from liteflow.errors import StoreError, StoreUnavailableError
+from liteflow.errors import StoreUnavailableError
 from liteflow.signals import undisturbed
 from liteflow.store.dialects import sqlite_engine, sqlite_file, store_error
 from liteflow.telemetry import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from sqlalchemy import URL, Executable
 
 T = TypeVar("T")
 MOST_MEMBERS = 50
+FORK_PATIENCE = 1.0  # seconds that a fork waits for a commit under way
 
 
 class Transaction:
-    """A transaction under way, or a read, on a connection of the driver: text compiled before, parameters by name."""
+    """A transaction under way, or a read, on a connection of the driver: text compiled before, parameters by name.
 
-    __slots__ = ("_connection",)
+    Attributes:
+        execute: runs a statement; returns its cursor.
+        executemany: runs a statement once for each row of parameters; returns its cursor.
+    """
+
+    __slots__ = ("execute", "executemany")
 
     def __init__(self, connection: Any) -> None:  # noqa: ANN401 - a DBAPI connection
-        self._connection = connection
-
-    def execute(self, text: str, params: dict[str, Any]) -> Any:  # noqa: ANN401 - a DBAPI cursor
-        """Run a statement; return its cursor."""
-        return self._connection.execute(text, params)
-
-    def executemany(self, text: str, rows: Sequence[dict[str, Any]]) -> Any:  # noqa: ANN401 - a DBAPI cursor
-        """Run a statement once for each row of parameters."""
-        return self._connection.executemany(text, rows)
+        self.execute: Callable[[str, dict[str, Any]], Any] = connection.execute  # the driver's own: quick
+        self.executemany: Callable[[str, Sequence[dict[str, Any]]], Any] = connection.executemany
 
 
 class Member(Protocol):
@@ -112,10 +112,11 @@ class Database:
         self._queue_lock = threading.Lock()
         self._leading = False
         self._connection_lock = threading.RLock()  # of the one connection of a database in memory
-        self._writer: Any = None
+        self._writer: Any = None  # of a database in memory, its only connection
         self._syncs = False
         self._idle: list[Any] = []  # connections to read with
         self._opened: list[Any] = []
+        self._rests = False
         _forkable.add(self)
 
     # -- opening ---------------------------------------------------------------------------------------------------
@@ -142,6 +143,7 @@ class Database:
         """Connect, whatever the schema is."""
         if (must_exist or read_only) and self.file is not None and not self.file.exists():
             raise StoreUnavailableError(self.url_masked, "there is no such file", "check the path; `flow.run` makes a new store")
+        self._refuse_if_spoilt()
         with self.errors():
             self._engine = sqlite_engine(self.url, must_exist=must_exist, read_only=read_only)
             self._engine.connect().close()
@@ -150,7 +152,7 @@ class Database:
     def engine(self) -> Engine:
         """The SQLAlchemy engine."""
         if self._engine is None:
-            raise StoreUnavailableError(self.url_masked, "it is not open", "open it first")
+            raise StoreUnavailableError(self.url_masked, "it is not open in this process", "open it first, in this process")
         return self._engine
 
     def dispose(self) -> None:
@@ -162,28 +164,67 @@ class Database:
         if self._engine is not None:
             self._engine.dispose()
 
+    def rest(self) -> None:
+        """Let no commit be under way while this process forks."""
+        self._rests = self._connection_lock.acquire(timeout=FORK_PATIENCE)
+
+    def go_on(self) -> None:
+        """Commit again: the process has forked, and this is the parent."""
+        with suppress(RuntimeError):  # the commit under way took too long to wait for
+            self._connection_lock.release()
+
     def forget(self) -> None:
-        """Leave the connections of the parent process alone: this is a forked child."""
+        """Close the parent's connections and begin with none: this is a forked child.
+
+        SQLite keeps account of its locks by process. With the parent's connections open here, it would believe that this process
+        holds what they had locked, and the parent would delete the log that this process writes.
+        """
+        resting = [*self._idle, self._writer] if self._rests else self._idle
+        for connection in self._opened:
+            if connection in resting and not connection.in_transaction:
+                connection.close()
+            else:  # another thread was using it, and closing it would damage the file
+                _spoilt.add(self.file)
+        if self.file is None:
+            self._engine = None
+        elif self._engine is not None:
+            self._engine.dispose(close=False)
         self._opened, self._writer, self._idle = [], None, []
         self._queue, self._queue_lock, self._leading = deque(), threading.Lock(), False
         self._connection_lock = threading.RLock()
-        if self._engine is not None:
-            self._engine.dispose(close=False)
+
+    def _refuse_if_spoilt(self) -> None:
+        if self.file in _spoilt:
+            what = "this process was forked while another thread of its parent was using it"
+            raise StoreUnavailableError(self.url_masked, what, "fork before its first use, or start processes with 'spawn'")
 
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Raise what the database says as a `StoreError` that says what to do."""
         try:
             yield
-        except StoreError:
-            raise
         except Exception as error:
-            meant = store_error(error, self.url_masked)
-            if meant is None:
+            meant = self._meaning(error)
+            if meant is error:
                 raise
-            raise meant from (error.orig if isinstance(error, SQLAlchemyError) and hasattr(error, "orig") else error)
+            raise meant from meant.__cause__
+
+    def _meaning(self, error: Exception) -> Exception:
+        """Return what an error of the database means to its user; any other error as it is."""
+        meant = store_error(error, self.url_masked)
+        if meant is None:
+            return error
+        meant.__cause__ = getattr(error, "orig", None) or error
+        return meant
+
+    def _writing(self) -> Any:  # noqa: ANN401 - a DBAPI connection
+        """Return the one connection that writes; of a database in memory, the only one."""
+        if self._writer is None:
+            self._writer, self._syncs = self._connect_raw(), False
+        return self._writer
 
     def _connect_raw(self) -> Any:  # noqa: ANN401 - a DBAPI connection
+        self._refuse_if_spoilt()
         connection = self.engine.raw_connection()
         driver = connection.driver_connection
         if self.file is not None:
@@ -209,7 +250,7 @@ class Database:
         """Give statements to read with; with *snapshot* they all see one state of the database."""
         if self.file is None:
             with self._connection_lock, self.errors():
-                yield Transaction(self._connect_raw())
+                yield Transaction(self._writing())
             return
         with self.errors():
             try:
@@ -273,31 +314,38 @@ class Database:
         return bool(members)
 
     def _commit(self, members: list[Member]) -> None:
-        """Commit for all members at once; one that cannot be recorded fails alone."""
+        """Commit for all members at once, and tell each; one that cannot be recorded fails alone."""
         refused: dict[int, Exception] = {}
         try:
-            with self._connection_lock, self.errors():
+            with self._connection_lock:
                 self._transact(members, refused)
         except Exception as error:  # noqa: BLE001 - handed to those it concerns
-            for member in members:
-                member.refused(refused.get(id(member), error))
-            return
+            meant = self._meaning(error)
+            refused = {id(member): refused.get(id(member), meant) for member in members}
         for member in members:
-            try:
-                if id(member) not in refused:
-                    member.committed()
-                    continue
-            except Exception as error:  # noqa: BLE001 - it concerns this member only
-                logger.exception("a commit could not be followed up")
-                refused[id(member)] = error
-            member.refused(refused[id(member)])
+            self._tell(member, refused.get(id(member)))
+
+    @staticmethod
+    def _tell(member: Member, error: Exception | None) -> None:
+        """Tell a member how its part went. What it makes of that concerns it only: the others are still to be told."""
+        try:
+            if error is None:
+                member.committed()
+            else:
+                member.refused(error)
+        except Exception as failure:
+            logger.exception("a commit could not be followed up")
+            if error is None:
+                Database._tell(member, failure)
 
     def _transact(self, members: list[Member], refused: dict[int, Exception]) -> None:
-        if self._writer is None:
-            self._writer = self._connect_raw()
-        connection = self._writer
-        wants = [member.wants_sync() for member in members]
-        sync = self._always_sync or any(wants)
+        connection = self._writing()
+        sync = self._always_sync
+        for member in members:
+            try:
+                sync |= member.wants_sync()
+            except Exception as error:  # noqa: BLE001 - it concerns this member only
+                refused[id(member)] = error
         if sync is not self._syncs:  # not possible inside a transaction
             connection.execute(f"PRAGMA synchronous = {'FULL' if sync else 'NORMAL'}")
             self._syncs = sync
@@ -305,7 +353,8 @@ class Database:
         try:
             tx = Transaction(connection)
             for member in members:
-                self._apply(member, tx, refused, alone=len(members) == 1)
+                if id(member) not in refused:
+                    self._apply(member, tx, refused, alone=len(members) == 1)
             self.engine.dialect.do_commit(connection)
         except BaseException:
             if connection.in_transaction:
@@ -318,10 +367,11 @@ class Database:
             return
         tx.execute("SAVEPOINT member", {})
         try:
-            with self.errors():
-                member.apply(tx)
-        except Exception as error:  # noqa: BLE001 - it concerns this member only
-            refused[id(member)] = error
+            member.apply(tx)
+        except Exception as error:
+            refused[id(member)] = self._meaning(error)
+            if not self._writer.in_transaction:  # a full disk, say, has ended it for everybody
+                raise
             tx.execute("ROLLBACK TO member", {})
         tx.execute("RELEASE member", {})
 
@@ -337,9 +387,17 @@ def _url(store: str | URL) -> URL:
 _forkable: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
-def _forget_all() -> None:
-    for database in list(_forkable):
-        database.forget()
+_spoilt: set[Path | None] = set()  # files that SQLite takes as locked by this process, a forked child, though they are not
 
 
-os.register_at_fork(after_in_child=_forget_all)
+def _at_fork(act: Callable[[Database], None]) -> Callable[[], None]:
+    def act_on_all() -> None:
+        for database in list(_forkable):
+            act(database)
+
+    return act_on_all
+
+
+os.register_at_fork(
+    before=_at_fork(Database.rest), after_in_parent=_at_fork(Database.go_on), after_in_child=_at_fork(Database.forget)
+)

@@ -31,7 +31,7 @@ def sqlite_file(url: URL) -> Path | None:
     name = url.database
     if not name or name == ":memory:" or name.startswith("file:"):
         return None
-    return Path(name)
+    return Path(name).absolute()
 
 
 def sqlite_engine(url: URL, *, must_exist: bool, read_only: bool) -> Engine:
@@ -70,7 +70,7 @@ def sqlite_engine(url: URL, *, must_exist: bool, read_only: bool) -> Engine:
 
 
 def _quoted(file: Path) -> str:
-    return str(file.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return str(file).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 def _has_log(file: Path) -> bool:
@@ -120,7 +120,7 @@ _MEANINGS: tuple[tuple[str, type[StoreError], str, str], ...] = (
     ("readonly database", StoreReadOnlyError, *_READ_ONLY),
     (
         "database is locked", StoreUnavailableError, f"another program has kept the database locked for {BUSY_SECONDS:g} s",
-        "end its transaction, then resume; `fuser FILE` names who has it open: a sqlite3 shell, a backup, a stopped process",
+        "end that program's transaction, then resume; `fuser FILE` names who has it open: a shell, a backup, a stopped process",
     ),
     (
         "not a database", StoreCorruptError, "the file is not a SQLite database", "name another file, or move this one away",

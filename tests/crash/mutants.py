@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from liteflow.engine.driver import RunDriver
 from liteflow.engine.journal import Journal
 from liteflow.store import statements as sql
 from liteflow.store.database import Database, Transaction
@@ -16,12 +15,13 @@ if TYPE_CHECKING:
 
 
 def in_a_later_transaction(take: Callable[[Batch], Batch]) -> None:
-    """Record what *take* takes out of each batch after the transaction that records the rest."""
+    """Record what *take* takes out of each batch that completes a task after the transaction that records the rest."""
     record, transact = Store.record, Database._transact
     later: list[tuple[Store, str, str, Batch]] = []
 
     def first(store: Store, tx: Transaction, run_id: str, context_id: str, batch: Batch) -> None:
-        later.append((store, run_id, context_id, take(batch)))
+        if batch.completed:
+            later.append((store, run_id, context_id, take(batch)))
         record(store, tx, run_id, context_id, batch)
 
     def both(database: Database, members: list[Any], refused: dict[int, Exception]) -> None:
@@ -140,18 +140,6 @@ def numbers_used_again() -> None:
     Queries.run = run  # type: ignore[method-assign]
 
 
-def started_before_recorded() -> None:
-    """Successors start, and outputs are shown, before the commit that holds them."""
-    apply, committed = RunDriver.apply, RunDriver.committed
-
-    def early(driver: RunDriver, tx: Transaction) -> None:
-        apply(driver, tx)
-        committed(driver)
-
-    RunDriver.apply = early  # type: ignore[method-assign]
-    RunDriver.committed = lambda driver: None  # type: ignore[method-assign]
-
-
 def open_rows_survive_a_takeover() -> None:
     """What a lost attempt had written stays open."""
     run = Store._run
@@ -173,5 +161,4 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "token kept on takeover": token_kept_on_takeover,
     "numbers used again": numbers_used_again,
     "open rows survive a takeover": open_rows_survive_a_takeover,
-    "started before recorded": started_before_recorded,
 }

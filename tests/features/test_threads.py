@@ -106,17 +106,17 @@ def test_a_task_that_has_written_and_now_waits_uses_no_cpu(flow: Flow):
 
 
 def test_flows_that_are_closed_leave_no_threads_behind(store: str):
-    before = threading.active_count()
+    before = set(threading.enumerate())
 
     for _ in range(5):
         with Flow(store=store) as flow:
             flow.add_task("a", lambda ctx: None)
             flow.run("a")
-    ours = [thread for thread in threading.enumerate() if thread.name.startswith("liteflow")]
-    for thread in ours:
+    left = set(threading.enumerate()) - before
+    for thread in left:
         thread.join(20)
 
-    assert threading.active_count() <= before
+    assert [thread for thread in left if thread.is_alive()] == []
 
 
 def test_importing_the_package_starts_no_thread_and_brings_no_database_library():
@@ -135,7 +135,7 @@ def test_importing_the_package_starts_no_thread_and_brings_no_database_library()
     assert printed == ["1 []"]
 
 
-def test_a_run_of_1000_waiting_tasks_needs_no_more_than_one_worker(store: str):
+def test_300_waiting_tasks_need_no_more_than_one_worker(store: str):
     count = 300
 
     with Flow(executor=PoolExecutor(max_workers=1), store=store) as flow:
@@ -169,8 +169,7 @@ def test_tasks_see_the_context_variables_of_who_started_the_run(flow: Flow):
 
 def test_tasks_see_the_variables_of_their_caller_also_when_another_thread_commits_its_start(flow: Flow):
     flow.add_task("who", lambda ctx: user.get())
-    database = flow._opened().services.database
-    together, leading = threading.Barrier(8), threading.Event()
+    together = threading.Barrier(8)
 
     def run_as(name: str) -> object:
         user.set(name)
@@ -178,11 +177,8 @@ def test_tasks_see_the_variables_of_their_caller_also_when_another_thread_commit
         return [flow.start("who").result(20)["who"] for _ in range(10)]
 
     starters = [Helper(lambda name=str(n): run_as(name)) for n in range(8)]
-    leading.set()
 
     assert [starter.result() for starter in starters] == [[str(n)] * 10 for n in range(8)]
-    assert database is not None
-
 
 def test_what_a_task_sets_is_seen_by_no_other(store: str):
     with ThreadPoolExecutor(1) as pool, Flow(executor=pool, store=store) as flow:
