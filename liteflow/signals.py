@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,15 +18,16 @@ def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-@contextmanager
-def undisturbed() -> Iterator[None]:
+def undisturbed() -> AbstractContextManager[None]:
     """Let no signal raise in this thread before the block has ended; one that comes meanwhile is handled then.
 
     An exception out of nowhere, in the middle of a commit that this thread leads, would leave everybody else waiting for its end.
     """
-    if not _is_main_thread():
-        yield
-        return
+    return _deferred() if _is_main_thread() else nullcontext()
+
+
+@contextmanager
+def _deferred() -> Iterator[None]:
     came: list[tuple[int, FrameType | None]] = []
     kept = {number: handler for number in RAISING if callable(handler := signal.getsignal(number))}
     try:

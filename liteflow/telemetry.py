@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -28,11 +28,13 @@ class TaskLogger(logging.LoggerAdapter[logging.Logger]):
 class _Prefixed(str):
     """A message behind a prefix in which ``%`` is plain text."""
 
-    __slots__ = ("_message", "_prefix")
+    __slots__ = ("message", "prefix")
+    prefix: str
+    message: str
 
-    def __new__(cls, prefix: str, message: str) -> _Prefixed:
+    def __new__(cls, prefix: str, message: str) -> Self:
         text = super().__new__(cls, prefix + message)
-        text._prefix, text._message = prefix, message
+        text.prefix, text.message = prefix, message
         return text
 
     def __str__(self) -> str:
@@ -41,4 +43,4 @@ class _Prefixed(str):
 
     def __mod__(self, arguments: Any) -> str:  # noqa: ANN401 - logging's own
         """Put *arguments* into the message."""
-        return self._prefix + self._message % arguments
+        return f"{self.prefix}{self.message % arguments}"

@@ -306,12 +306,11 @@ class Database:
 
     def _commit_next(self) -> bool:
         """Commit for those who queue; return whether this thread still leads."""
+        members = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_MEMBERS))]
+        self._commit(members)
         with self._queue_lock:
-            members = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_MEMBERS))]
-            self._leading = bool(members)
-        if members:
-            self._commit(members)
-        return bool(members)
+            self._leading = bool(self._queue)
+            return self._leading
 
     def _commit(self, members: list[Member]) -> None:
         """Commit for all members at once, and tell each; one that cannot be recorded fails alone."""
@@ -333,7 +332,7 @@ class Database:
                 member.committed()
             else:
                 member.refused(error)
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001 - as said
             logger.exception("a commit could not be followed up")
             if error is None:
                 Database._tell(member, failure)

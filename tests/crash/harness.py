@@ -174,13 +174,14 @@ class Ward:
         database.open()
         database.dispose()
         assert not Path(f"{self.template}-wal").exists()
-        self._parents = [Parent() for _ in range(max(2, os.cpu_count() or 1))]
+        self._parents = [Parent() for _ in range(max(2, len(os.sched_getaffinity(0))))]
         self._free: queue.SimpleQueue[Parent] = queue.SimpleQueue()
         for parent in self._parents:
             self._free.put(parent)
         self._places = 0
         self._lock = threading.Lock()
         self._began = time.monotonic()
+        self.enough = threading.Event()  # nothing more is to be done, as what was looked for is found
 
     @contextlib.contextmanager
     def place(self, *, fresh: bool = False) -> Iterator[Place]:
@@ -280,7 +281,7 @@ def struck(  # noqa: PLR0913 - what a sequence consists of
     """
     found: list[str] = []
     count = 0
-    while not (found and until_found):
+    while not (until_found and ward.enough.is_set()):
         count += 1
         with ward.place(fresh=fresh) as place:
             how = {"mutant": mutant, "seconds": seconds}
@@ -294,6 +295,8 @@ def struck(  # noqa: PLR0913 - what a sequence consists of
             wrong = [*judge(shape, calm, victims[-1]), *reused_numbers(victims), *place.faults()]
         where = "not killed" if is_calm else f"{when} {at} {count}"
         found += [f"{shape}, {where}: {what}" for what in wrong]
+        if found:
+            ward.enough.set()
         if is_calm:
             if at == "commit" and not mutant and not count > first.counts["commits_seen"] == first.counts["commit"]:
                 found.append(f"{shape}: {count - 1} kills for {first.counts}")

@@ -6,6 +6,7 @@ answers how that ended. A child that is stopped is kept, until an order lets it 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -231,6 +232,8 @@ def outcome(pid: int, seconds: float) -> dict[str, Any]:
 def serve() -> None:
     """Carry out orders until there are no more."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    gc.collect()
+    gc.freeze()  # a child that collects garbage need not touch, and so copy, what it has from here
     names = {field.name for field in fields(Order)}
     for line in sys.stdin:
         wanted = json.loads(line)

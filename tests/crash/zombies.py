@@ -73,13 +73,15 @@ def all_outlived(  # noqa: PLR0913 - as above
     """
     wrong: list[str] = []
     count = 0
-    while not (wrong and until_found):
+    while not (until_found and ward.enough.is_set()):
         with ward.place() as place:
             found = outlived(
                 place, shape, calm, at=at, when=when, count=count + 1, heir_stops=heir_stops, mutant=mutant
             )  # fmt: skip
         if found is None:
             break
+        if found:
+            ward.enough.set()
         count += 1
         wrong += [f"{shape}, stopped {when} {at} {count}, heir stops {heir_stops}: {what}" for what in found]
     return count, wrong

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import subprocess
 import sys
 import textwrap
@@ -15,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 from tests.features.waiting import SECONDS
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable, Collection
 
 ROOT = Path(__file__).resolve().parents[2]

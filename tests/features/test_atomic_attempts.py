@@ -155,8 +155,9 @@ def test_a_reader_of_the_database_sees_all_of_an_attempt_or_nothing(flow: Flow, 
 
     flow.start("loop")
     query = (
-        "SELECT (SELECT count(*) FROM writes WHERE version IS NOT NULL) - 4 * (SELECT count(*) FROM tasks WHERE status = 'completed'),"
-        " (SELECT count(*) FROM tasks) - (SELECT count(*) FROM tasks WHERE status = 'completed'), (SELECT status FROM runs)"
+        "WITH done AS (SELECT count(*) AS n FROM tasks WHERE status = 'completed')"
+        " SELECT (SELECT count(*) FROM writes WHERE version IS NOT NULL) - 4 * done.n,"
+        " (SELECT count(*) FROM tasks) - done.n, (SELECT status FROM runs) FROM done"
     )
     until(lambda: (found := rows(store, query)[0]) and (seen.add(found) or found[2] == "completed"))
 
@@ -233,7 +234,7 @@ def test_an_attempt_that_was_given_up_can_do_nothing_more(flow: Flow):
 
 def test_the_context_of_a_task_that_has_returned_can_do_nothing_more(flow: Flow):
     kept = []
-    flow.add_task("keep", lambda ctx: kept.append(ctx))
+    flow.add_task("keep", kept.append)
     flow.run("keep")
 
     with pytest.raises(RunCancelledError, match="it has returned"):

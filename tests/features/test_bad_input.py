@@ -236,7 +236,7 @@ def test_a_task_that_prints_into_a_pipe_that_nobody_reads_fails_like_any_other(s
     except TaskFailedError as error:
         print(error.cause_type)
     """
-    os.set_inheritable(writing, True)  # noqa: FBT003 - the function's own form
+    os.set_inheritable(writing, True)
     child = Child(script.replace("sys.argv[2]", str(writing)), store, fds=(writing,))
     os.close(writing)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from liteflow import Context, ContextBusyError, ContextKeyError, Flow, LiteFlowError, NextTask, TaskOutput
+from liteflow import Context, ContextBusyError, Flow, NextTask, TaskOutput
 from tests.features.children import Child, output_of
 from tests.features.waiting import Helper, passes, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # ---------------------------------------------------------------- in memory, until a flow takes it
 
@@ -160,7 +163,7 @@ def test_the_context_survives_closing_the_flow_and_using_it_again(store: str):
 
 def test_a_second_run_in_a_context_is_refused_and_told_who_is_there_and_what_to_do(flow: Flow):
     began, go_on = threading.Event(), threading.Event()
-    flow.add_task("wait", lambda ctx: (began.set(), passes(go_on)) and None)
+    flow.add_task("wait", lambda ctx: began.set() or passes(go_on))
     live = flow.start("wait", context=flow.context)
     passes(began)
 
@@ -264,7 +267,7 @@ def test_an_observer_sees_the_newest_write_of_a_running_task_in_every_way_of_rea
 
 def test_another_process_sees_what_a_running_task_has_written(flow: Flow, store: str):
     written, go_on = threading.Event(), threading.Event()
-    flow.add_task("write", lambda ctx: (ctx.set("a", 1), written.set(), passes(go_on)) and None)
+    flow.add_task("write", lambda ctx: ctx.set("a", 1) or written.set() or passes(go_on))
     run = flow.start("write", context=Context("shared"))
     passes(written)
     until(lambda: len(run.context.history("a")) == 0 and open_writes(store))
@@ -357,64 +360,6 @@ def test_a_task_cannot_change_the_inputs_and_outputs_of_another(flow: Flow):
 
     assert flow.run("first", given) == {"second": [[1], [1, 2], [1, 2]]}
     assert given == {"list": [1]}
-
-
-# ---------------------------------------------------------------- history, and the past
-
-
-def test_history_tells_each_value_who_wrote_it_and_when(flow: Flow):
-    flow.context.set("n", 0)
-    flow.add_task("count", lambda ctx: ctx.update("n", lambda n: n + 1))
-    flow.run("count", run_id="one")
-    flow.run("count", run_id="two")
-
-    history = flow.context.history("n")
-
-    assert [version.value for version in history] == [0, 1, 2]
-    assert [version.run_id for version in history] == [None, "one", "two"]
-    assert [version.task_key for version in history] == [None, "count", "count"]
-    assert [version.attempt for version in history] == [None, 1, 1]
-    assert all(version.written_at.tzinfo is not None for version in history)
-    assert sorted(version.version for version in history) == [version.version for version in history]
-
-
-def test_at_shows_the_context_as_it_stood_at_a_version_and_cannot_be_written(flow: Flow):
-    flow.context.set("a", 1)
-    flow.context.set("b", 2)
-    flow.context.set("a", 3)
-
-    before = flow.context.at(2)
-
-    assert before.to_dict() == {"a": 1, "b": 2}
-    assert flow.context.at(1).keys() == ["a"]
-    assert flow.context.at(0).to_dict() == {}
-    with pytest.raises(ContextKeyError, match="^Key c not found in context$"):
-        before.get("c")
-    for write in (lambda: before.set("a", 9), lambda: before.update("a", str), lambda: before.from_dict({"a": 9})):
-        with pytest.raises(LiteFlowError, match="read-only"):
-            write()
-    assert flow.context.get("a") == 3
-
-
-@pytest.mark.parametrize("version", [-1, 2])
-def test_at_refuses_a_version_that_is_not_there(flow: Flow, version: int):
-    flow.context.set("a", 1)
-
-    with pytest.raises(LiteFlowError, match=f"has no version {version}; its newest is 1"):
-        flow.context.at(version)
-
-
-def test_versions_rise_by_one_with_each_write(flow: Flow):
-    flow.add_task("write", lambda ctx: (ctx.set("a", 1), ctx.set("b", 2), ctx.set("a", 3)) and "out")
-    flow.context.set("z", 0)
-    flow.run("write")
-    flow.context.from_dict({"a": 4, "y": 5})
-
-    versions = {(v.version, v.key, v.value) for key in flow.context.keys() for v in flow.context.history(key)}  # noqa: SIM118 - a context is no mapping
-
-    assert sorted(versions) == [
-        (1, "z", 0), (2, "a", 1), (3, "b", 2), (4, "a", 3), (5, "write", "out"), (6, "a", 4), (7, "y", 5)
-    ]  # fmt: skip
 
 
 def test_two_threads_that_update_one_key_from_outside_lose_nothing(flow: Flow):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
-from liteflow import Flow
 from tests.features.children import Child
 from tests.features.records import one, rows
 from tests.features.waiting import Helper, until
+
+if TYPE_CHECKING:
+    from liteflow import Flow
 
 SCRIPT = """
 import sys, threading

@@ -79,6 +79,6 @@ def test_parallel_tasks_of_a_second_each_take_about_a_second(namespace: dict[str
     setting = "from liteflow import *\nflow = Flow()\nimport time\n"
     timed = "\nbegan = time.monotonic()\nflow.run('starter')\ntook = time.monotonic() - began\n"
 
-    exec(setting + BLOCKS["Parallel Execution"] + timed, namespace)  # noqa: S102 - as above
+    exec(setting + BLOCKS["Parallel Execution"] + timed, namespace)  # noqa: S102 - the page is what is tested
 
     assert 1.0 <= namespace["took"] < 1.9

@@ -180,6 +180,7 @@ def test_tasks_see_the_variables_of_their_caller_also_when_another_thread_commit
 
     assert [starter.result() for starter in starters] == [[str(n)] * 10 for n in range(8)]
 
+
 def test_what_a_task_sets_is_seen_by_no_other(store: str):
     with ThreadPoolExecutor(1) as pool, Flow(executor=pool, store=store) as flow:
 
