@@ -42,11 +42,11 @@ def _lines(path: Path) -> int:
 
 
 def _code_lines(path: Path) -> int:
-    """Count the lines that hold code: no blank lines, comments or docstrings, of which a well-kept module has many."""
+    """Count the lines that hold code: not those of comments, docstrings, blanks or brackets alone."""
     source = path.read_text(encoding="utf-8")
-    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    words = {tokenize.NAME, tokenize.NUMBER, tokenize.STRING}
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    held = {line for token in tokens if token.type not in layout for line in range(token.start[0], token.end[0] + 1)}
+    held = {line for token in tokens if token.type in words for line in range(token.start[0], token.end[0] + 1)}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             held -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))

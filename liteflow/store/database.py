@@ -246,8 +246,8 @@ class Database:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def read(self, *, snapshot: bool = False) -> Iterator[Transaction]:
-        """Give statements to read with; with *snapshot* they all see one state of the database."""
+    def read(self) -> Iterator[Transaction]:
+        """Give statements to read with, each of which sees what is committed by then."""
         if self.file is None:
             with self._connection_lock, self.errors():
                 yield Transaction(self._writing())
@@ -257,13 +257,9 @@ class Database:
                 connection = self._idle.pop()
             except IndexError:
                 connection = self._connect_raw()
-            if snapshot:
-                connection.execute("BEGIN")
             try:
                 yield Transaction(connection)
             finally:
-                if snapshot:
-                    self.engine.dialect.do_rollback(connection)
                 self._idle.append(connection)
 
     # -- writing ---------------------------------------------------------------------------------------------------

@@ -34,7 +34,8 @@ def store(database):
 def run_row(run_id="r", context_id="c", **more):
     return {
         "id": run_id, "flow": "f", "context_id": context_id, "start_task": "a", "inputs": None, "status": "running",
-        "priority": 0, "owner_id": "o", "crashes": 0, "base_version": 0, "seq_reserved": 100, "created_at": T, "started_at": T, **more,
+        "priority": 0, "owner_id": "o", "crashes": 0, "base_version": 0, "seq_reserved": 100, "created_at": T,
+        "started_at": T, **more,
     }  # fmt: skip
 
 

@@ -16,16 +16,16 @@ import time
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-import alembic.command  # noqa: F401 - imported before the fork, like all that a child needs
 from sqlalchemy import event
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool import Pool
+from sqlalchemy.sql import ClauseElement
 
-import liteflow.engine.engine
-import liteflow.store.schema  # noqa: F401 - as above
 from liteflow import Context, Flow, PoolExecutor, Run, TaskFailedError
 from liteflow.engine.attempt import Attempt
 from liteflow.engine.task import Task
+from liteflow.engine.engine import Engine  # noqa: F401 - imported before the fork, like all that a child needs
+from liteflow.store import queries, statements
 from liteflow.store.database import Database
 from tests.crash.flows import ALL_SHAPES, commits
 from tests.crash.mutants import MUTANTS
@@ -229,11 +229,22 @@ def outcome(pid: int, seconds: float) -> dict[str, Any]:
             os.kill(pid, signal.SIGKILL)
 
 
-def serve() -> None:
-    """Carry out orders until there are no more."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+def warm_up() -> None:
+    """Import, and work out once, what each child would have to; no thread is started, and nothing is left open."""
+    database = Database("sqlite://")
+    database.open()
+    for statement in [*vars(queries).values(), *vars(statements).values()]:
+        if isinstance(statement, ClauseElement):
+            database.compile(statement)
+    database.dispose()
     gc.collect()
     gc.freeze()  # a child that collects garbage need not touch, and so copy, what it has from here
+
+
+def serve() -> None:
+    """Carry out orders until there are no more."""
+    # warm_up()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     names = {field.name for field in fields(Order)}
     for line in sys.stdin:
         wanted = json.loads(line)
