@@ -108,7 +108,7 @@ def test_an_installed_liteflow_upgrades_a_database_from_the_oldest_schema_there_
 
     _run(installed / "liteflow", "db", "upgrade", cwd=tmp_path, **store)
     with closing(sqlite3.connect(database)) as connection:
-        stamped = connection.execute("SELECT count(*) FROM alembic_version").fetchone()
+        stamped = connection.execute("SELECT count(*) FROM liteflow_schema").fetchone()
     _run(installed / "liteflow", "db", "check", cwd=tmp_path, **store)
     printed = _run(installed / "python", "script.py", cwd=tmp_path, **store)
 

@@ -26,7 +26,8 @@ WAL_RESET_MENDED = (3, 51, 3)  # https://www.sqlite.org/wal.html, "The WAL-Reset
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(store: str, as_json: bool) -> None:  # noqa: FBT001 - click passes options by name
     """Look at versions and at the store; change nothing. Exits with 1 if something keeps the store from being used."""
-    from liteflow.store.dialects import SQLITE_VERSION  # noqa: PLC0415 - brings SQLAlchemy, which --help does not need
+    from liteflow.store.database import Database  # noqa: PLC0415 - brings SQLAlchemy, which --help does not need
+    from liteflow.store.dialects import SQLITE_VERSION  # noqa: PLC0415 - as above
 
     found, notes, problems = _versions(), [], []
     found["SQLite"] = sqlite = ".".join(map(str, SQLITE_VERSION))
@@ -36,9 +37,12 @@ def doctor(store: str, as_json: bool) -> None:  # noqa: FBT001 - click passes op
             "install 3.51.3 or newer if you have many"
         )
     try:
-        database = existing(store, read_only=True)
-        found |= _store(database, notes)
-        found |= _contents(database, notes)
+        if (file := Database(store).file) is not None and not file.exists():
+            notes.append(f"there is no {file} yet; the first run makes it")
+        else:
+            database = existing(store, read_only=True)
+            found |= _store(database, notes)
+            found |= _contents(database, notes)
     except LiteFlowError as error:
         problems.append(f"[{error.code}] {error}")
     if as_json:

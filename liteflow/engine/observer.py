@@ -82,21 +82,22 @@ class Observer:
                 seen = store.value(tx, self._id, key)
             text = change(seen.text)
 
-            def work(tx: Transaction, seen_version: int = seen.version, text: str = text) -> bool:
+            def work(tx: Transaction, seen_version: int = seen.version, text: str = text) -> int:
                 if store.value(tx, self._id, key).version != seen_version:
-                    return False
-                store.set_values(tx, self._id, [(key, text)], now=self._engine.services.clock.now())
-                return True
+                    return 0
+                return store.set_values(tx, self._id, [(key, text)], now=self._engine.services.clock.now())
 
             if self._write(work):
                 return text
 
-    def _write(self, work: Callable[[Transaction], object]) -> object:
-        done = self._engine.services.database.write(work, sync=True)
+    def _write(self, work: Callable[[Transaction], int]) -> int:
+        """Commit, and return once the tasks of a run that is live here see it."""
+        version = self._engine.services.database.write(work, sync=True)
         driver = self._engine.driver_in(self._id)
         if driver is not None:
             driver.post(None)
-        return done
+            driver.reading.catch_up(version)
+        return version
 
     def history(self, key: str) -> list[Version]:
         """Return the committed writes of *key*, oldest first."""

@@ -60,6 +60,11 @@ class Reading:
         if over:
             self.waits.wake_all()
 
+    def catch_up(self, version: int) -> None:
+        """Wait until tasks see what others have committed, up to *version*."""
+        with self.lock:
+            self._published.wait_for(lambda: self._over or (self.values.version >= version and not self._committing))
+
     def read(self, attempt: Attempt | None, key: str, *, wait: bool, timeout: float | None) -> str | None:
         """Return the committed text of *key* by rule R4, ``None`` for none; *attempt* is ``None`` for an observer."""
         number = None if attempt is None else attempt.dispatch.number

@@ -15,7 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from liteflow.store.database import Database
 from tests.crash.flows import ALL_SHAPES
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = -9
+T = TypeVar("T")
 
 
 class Parent:
@@ -196,10 +197,10 @@ class Ward:
             shutil.rmtree(folder, ignore_errors=True)
             self._free.put(parent)
 
-    def all(self, jobs: Iterable[Callable[[], list[str]]]) -> list[str]:
-        """Do these jobs, as many at a time as there are parents; return all differences that they found."""
+    def all(self, jobs: Iterable[Callable[[], list[T]]]) -> list[T]:
+        """Do these jobs, as many at a time as there are parents; return all that they found."""
         with ThreadPoolExecutor(len(self._parents)) as pool:
-            return [difference for found in pool.map(lambda job: job(), jobs) for difference in found]
+            return [one for found in pool.map(lambda job: job(), jobs) for one in found]
 
     def say(self, figures: str, differences: list[str]) -> None:
         """Print the line of this suite."""

@@ -13,7 +13,7 @@ from tests.crash.harness import differences, struck, uncrashed
 if TYPE_CHECKING:
     from tests.crash.harness import Told, Ward
 
-POINTS, FLOWS = 500, 11
+POINTS, FLOWS = 400, 11
 
 
 def compared(shape: str, calm: Told, resumed: Told) -> list[str]:
@@ -39,7 +39,7 @@ def test_a_run_killed_at_any_point_and_resumed_ends_as_one_that_was_not(ward: Wa
         for shape in SHAPES
         for at in ("commit", "task")
         for when in ("before", "after")
-        for again in (0, 3)
+        for again in ((0, 3) if at == "commit" else (0,))
     )
 
     ward.say(f"{sum(kills)} points x {len(SHAPES)} flows", found)

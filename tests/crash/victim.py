@@ -243,7 +243,7 @@ def warm_up() -> None:
 
 def serve() -> None:
     """Carry out orders until there are no more."""
-    # warm_up()
+    warm_up()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     names = {field.name for field in fields(Order)}
     for line in sys.stdin:

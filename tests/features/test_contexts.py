@@ -313,6 +313,35 @@ def test_a_write_of_another_process_is_seen_by_the_tasks_of_a_live_run(flow: Flo
     assert run.result(20) == {"second": "go"}
 
 
+def test_a_task_that_looks_after_a_write_from_outside_has_returned_sees_it_while_others_commit(flow: Flow):
+    told, stale, over = [0], [], threading.Event()
+
+    @flow.task("fan")
+    def fan(ctx: Context):
+        return TaskOutput(None, [*(NextTask("busy", n, spawn_another=True) for n in range(3)), NextTask("look")])
+
+    @flow.task("busy")
+    def busy(ctx: Context, inputs):
+        ctx.set(f"busy {inputs}", ctx.key)
+        return TaskOutput(None, None if over.is_set() else [NextTask("busy", inputs, spawn_another=True)])
+
+    @flow.task("look")
+    def look(ctx: Context):
+        expected = told[0]
+        if ctx.get("n", 0) < expected:
+            stale.append(expected)
+        return TaskOutput(None, None if over.is_set() else [NextTask("look")])
+
+    run = flow.start("fan", context=flow.context)
+    for n in range(1, 300):
+        flow.context.set("n", n)
+        told[0] = n
+    over.set()
+    run.result(20)
+
+    assert stale == []
+
+
 # ---------------------------------------------------------------- values are values (R3)
 
 

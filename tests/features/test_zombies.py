@@ -91,7 +91,7 @@ def test_a_stopped_process_whose_run_was_taken_over_commits_nothing_and_is_told_
         partial(sequence, shape, calm[shape], at, when, heir_stops)
         for shape in SHAPES
         for at, when in PLACES
-        for heir_stops in (0, TAKEN, TAKEN + 1)
+        for heir_stops in (0, TAKEN)
     )
 
     ward.say(f"{sum(counts)} zombies x {len(SHAPES)} flows", found)
