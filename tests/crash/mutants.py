@@ -35,7 +35,7 @@ def in_a_later_transaction(take: Callable[[Batch], Batch]) -> None:
             record(store, Transaction(connection), run_id, context_id, batch)
         database.engine.dialect.do_commit(connection)
 
-    Store.record, Database._transact = first, both  # type: ignore[method-assign]
+    Store.record, Database._transact = first, both
 
 
 def chunks_outside_the_attempt() -> None:
@@ -47,7 +47,7 @@ def chunks_outside_the_attempt() -> None:
         for row in journal.batch.chunks:
             row["status"] = "committed"
 
-    Journal.chunks = at_once  # type: ignore[method-assign]
+    Journal.chunks = at_once
 
 
 def output_apart_from_writes() -> None:
@@ -103,7 +103,7 @@ def no_fence_check() -> None:
         head = store.head(tx, context_id)
         return 0 if head is None else head.version
 
-    Store.check_fence = unfenced  # type: ignore[method-assign]
+    Store.check_fence = unfenced
 
 
 def token_kept_on_takeover() -> None:
@@ -116,13 +116,13 @@ def token_kept_on_takeover() -> None:
     claim = Store.claim_run
 
     def claiming(store: Store, *args: Any, **kwargs: Any) -> Any:
-        Store._run = without  # type: ignore[method-assign]
+        Store._run = without
         try:
             return claim(store, *args, **kwargs)
         finally:
-            Store._run = run  # type: ignore[method-assign]
+            Store._run = run
 
-    Store.claim_run = claiming  # type: ignore[method-assign]
+    Store.claim_run = claiming
 
 
 def numbers_used_again() -> None:
@@ -137,7 +137,7 @@ def numbers_used_again() -> None:
             row = {**row, "seq_reserved": tx.execute(text, {"id": run_id}).fetchone()[0]}
         return row
 
-    Queries.run = run  # type: ignore[method-assign]
+    Queries.run = run
 
 
 def open_rows_survive_a_takeover() -> None:
@@ -148,7 +148,7 @@ def open_rows_survive_a_takeover() -> None:
     def without(store: Store, tx: Transaction, statement: Any, **params: object) -> Any:
         return None if any(statement is one for one in skipped) else run(store, tx, statement, **params)
 
-    Store._run = without  # type: ignore[method-assign]
+    Store._run = without
 
 
 MUTANTS: dict[str, Callable[[], None]] = {

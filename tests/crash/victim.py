@@ -23,8 +23,8 @@ from sqlalchemy.sql import ClauseElement
 
 from liteflow import Context, Flow, PoolExecutor, Run, TaskFailedError
 from liteflow.engine.attempt import Attempt
-from liteflow.engine.task import Task
 from liteflow.engine.engine import Engine  # noqa: F401 - imported before the fork, like all that a child needs
+from liteflow.engine.task import Task
 from liteflow.store import queries, statements
 from liteflow.store.database import Database
 from tests.crash.flows import ALL_SHAPES, commits
@@ -105,9 +105,9 @@ class Points:
                 transact(database, members, refused)
 
         Database._transact = locked  # type: ignore[method-assign] # only in this child
-        DefaultDialect.do_commit = do_commit  # type: ignore[method-assign]
-        Task.perform = lambda task, attempt: self.around("task", lambda: perform(task, attempt))  # type: ignore[method-assign]
-        Attempt.emit = lambda *args: self.around("chunk", lambda: emit(*args))  # type: ignore[method-assign]
+        DefaultDialect.do_commit = do_commit
+        Task.perform = lambda task, attempt: self.around("task", lambda: perform(task, attempt))
+        Attempt.emit = lambda *args: self.around("chunk", lambda: emit(*args))
         event.listen(Pool, "connect", self._watch)
 
     def _watch(self, connection: Any, _record: object) -> None:

@@ -10,12 +10,10 @@ import pytest
 
 from liteflow import Context, ContextBusyError, Flow, NextTask, TaskOutput
 from tests.features.children import Child, output_of
-from tests.features.waiting import Helper, passes, until
+from tests.features.waiting import passes, until
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-# ---------------------------------------------------------------- in memory, until a flow takes it
 
 
 def test_a_context_without_a_store_keeps_what_is_set_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -389,14 +387,3 @@ def test_a_task_cannot_change_the_inputs_and_outputs_of_another(flow: Flow):
 
     assert flow.run("first", given) == {"second": [[1], [1, 2], [1, 2]]}
     assert given == {"list": [1]}
-
-
-def test_two_threads_that_update_one_key_from_outside_lose_nothing(flow: Flow):
-    def add() -> None:
-        for _ in range(50):
-            flow.context.update("n", lambda n: n + 1, default=0)
-
-    for helper in [Helper(add), Helper(add)]:
-        helper.result()
-
-    assert flow.context.get("n") == 100

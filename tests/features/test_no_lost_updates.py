@@ -12,7 +12,7 @@ import pytest
 from liteflow import Context, Flow, NextTask, TaskFailedError, TaskOutput
 from tests.features.children import Child
 from tests.features.records import rows
-from tests.features.waiting import passes
+from tests.features.waiting import Helper, passes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -263,3 +263,14 @@ def test_updates_of_tasks_and_of_other_processes_are_all_kept(flow: Flow, store:
 
     assert [child.end() for child in children] == [0, 0]
     assert Context("shared", store=store).get("n") == 300
+
+
+def test_two_threads_that_update_one_key_from_outside_lose_nothing(flow: Flow):
+    def add() -> None:
+        for _ in range(50):
+            flow.context.update("n", lambda n: n + 1, default=0)
+
+    for helper in [Helper(add), Helper(add)]:
+        helper.result()
+
+    assert flow.context.get("n") == 100

@@ -12,6 +12,6 @@ flow.run(42)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  #
 flow.run("greet", ["not", "a", "mapping"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # keys are set
 flow.get_run("monday").stream(view="both")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # one of two
 context.set(1, "value")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a key is a string
-NextTask("plain", None, True, 5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # options go by name  # noqa: FBT003 - the mistake
+NextTask("plain", None, True, 5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # options go by name
 TaskOutput(None, NextTask("plain"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a list of them
 TaskOutput("x").output = "y"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]  # frozen
