@@ -145,7 +145,7 @@ class Database:
             raise StoreUnavailableError(self.url_masked, "there is no such file", "check the path; `flow.run` makes a new store")
         self._refuse_if_spoilt()
         with self.errors():
-            self._engine = sqlite_engine(self.url, must_exist=must_exist, read_only=read_only)
+            self._engine = sqlite_engine(self.url, self.file, must_exist=must_exist, read_only=read_only)
             self._engine.connect().close()
 
     @property

@@ -27,19 +27,18 @@ _PRAGMAS = (
 
 
 def sqlite_file(url: URL) -> Path | None:
-    """Return the file of a SQLite URL, ``None`` for a database in memory."""
+    """Return the file of a SQLite URL, from where this process is now; ``None`` for a database in memory."""
     name = url.database
     if not name or name == ":memory:" or name.startswith("file:"):
         return None
     return Path(name).absolute()
 
 
-def sqlite_engine(url: URL, *, must_exist: bool, read_only: bool) -> Engine:
+def sqlite_engine(url: URL, file: Path | None, *, must_exist: bool, read_only: bool) -> Engine:
     """Return an engine whose transactions are our own: ``BEGIN IMMEDIATE`` to write, ``BEGIN`` to read.
 
     SQLAlchemy's default lets two processes read before they write, and loses one's update; see its documentation of pysqlite.
     """
-    file = sqlite_file(url)
     if file is None:
         connect_args: dict[str, Any] = {"check_same_thread": False}
         target = url
