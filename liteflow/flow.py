@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 from liteflow.clock import SystemClock
 from liteflow.codec import check_key
@@ -119,11 +119,13 @@ class Flow:
         context: Context | None = None,
     ) -> Iterator[StreamChunk]:  # fmt: skip
         """Start a run as `run` does, and yield its chunks as they are written; raises what the run raised, after the last one."""
-        run = self._begin(start_task_id, inputs, run_id, context or self.context)
-        return self._follow(run)
+        chunks = self._follow(lambda: self._begin(start_task_id, inputs, run_id, context or self.context))
+        next(chunks)  # begins the run now, and raises now what keeps it from beginning
+        return cast("Iterator[StreamChunk]", chunks)
 
-    def _follow(self, run: Run) -> Iterator[StreamChunk]:
-        with self._interruptible(lambda: run):
+    def _follow(self, begin: Callable[[], Run]) -> Iterator[StreamChunk | None]:
+        with self._interruptible(begin) as run:
+            yield None
             yield from run.stream()
             run.result()
 

@@ -187,10 +187,12 @@ def test_a_database_that_a_user_may_only_read_is_named_with_the_cure(store: str)
     with Flow(store=store) as flow:
         flow.context.set("a", 1)
     path_of(store).chmod(0o444)
-    path_of(store).parent.chmod(0o555)
-    for folder in (path_of(store).parent, *list(path_of(store).parents)[:3]):
-        if folder.owner() == "root" and folder.name.startswith("pytest"):
+    for folder in path_of(store).parents:
+        if folder.name.startswith("pytest"):
             folder.chmod(0o755)
+    if not all(folder.stat().st_mode & 0o001 for folder in path_of(store).parents):
+        pytest.skip("other users may not enter the folder for temporary files")
+    path_of(store).parent.chmod(0o555)
 
     child = Child(READS_ONLY, store)
     code = child.end()
