@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 import click
@@ -24,7 +23,7 @@ class _Told(click.Group):
 
 
 @click.group(cls=_Told, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("liteflow"), prog_name="liteflow")
+@click.version_option(package_name="liteflow", prog_name="liteflow")
 def main() -> None:
     """Look after the store of your durable flows.
 

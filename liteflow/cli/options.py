@@ -15,9 +15,10 @@ store_option = click.option(
 
 
 def existing(store: str, *, read_only: bool) -> Database:
-    """Return a connection to a store that exists, whatever its schema."""
+    """Return a store that exists, whatever its schema; it is closed when the command ends."""
     from liteflow.store.database import Database  # noqa: PLC0415 - brings SQLAlchemy, which --help does not need
 
     database = Database(store)
+    click.get_current_context().call_on_close(database.dispose)
     database.connect(must_exist=True, read_only=read_only)
     return database

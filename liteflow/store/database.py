@@ -126,7 +126,7 @@ class Database:
 
         Args:
             must_exist: do not create a file that is missing.
-            read_only: change nothing; a schema that is not this version's is refused.
+            read_only: have a short look, and change nothing; a schema that is not this version's is refused.
 
         Raises:
             StoreError: it cannot be opened, is not LiteFlow's, or is of a newer schema; nothing is changed.

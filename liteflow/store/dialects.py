@@ -43,8 +43,8 @@ def sqlite_engine(url: URL, file: Path | None, *, must_exist: bool, read_only: b
         connect_args: dict[str, Any] = {"check_same_thread": False}
         target = url
     else:
-        mode = "ro" if read_only else "rw" if must_exist else "rwc"
-        name = f"file:{_quoted(file)}?mode={mode}{'&immutable=1' if read_only and _cannot_change(file) else ''}"
+        mode = _to_look_at(file) if read_only else "rw" if must_exist else "rwc"
+        name = f"file:{_quoted(file)}?mode={mode}"
         target, connect_args = url.set(database=name, query={"uri": "true"}), {"check_same_thread": False}
         if not read_only:
             _make_writable(file, url.render_as_string(hide_password=True), create=mode == "rwc")
@@ -55,10 +55,8 @@ def sqlite_engine(url: URL, file: Path | None, *, must_exist: bool, read_only: b
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: object) -> None:
-        for pragma in _PRAGMAS:
-            connection.execute(pragma)
-        if not read_only:
-            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        for pragma in (*_PRAGMAS, "PRAGMA query_only = ON" if read_only else "PRAGMA journal_mode = WAL"):
+            connection.execute(pragma).fetchone()
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:  # noqa: ANN401 - a SQLAlchemy Connection
@@ -77,9 +75,19 @@ def _has_log(file: Path) -> bool:
     return file.with_name(f"{file.name}-wal").exists()
 
 
-def _cannot_change(file: Path) -> bool:
-    """Whether a database is read without locks: its file system is read-only, where SQLite could not make the files it locks."""
-    return bool(os.statvfs(file).f_flag & os.ST_RDONLY) and not _has_log(file)
+def can_be_written(file: Path) -> bool:
+    """Whether this user may write a database, and the files that SQLite keeps beside it."""
+    return os.access(file, os.W_OK) and (_has_log(file) or os.access(file.parent, os.W_OK))
+
+
+def _to_look_at(file: Path) -> str:
+    """Return the mode in which SQLite opens a file for a short look, and leaves no trace: neither in it nor beside it.
+
+    Of the files that it makes to lock with, it removes those that it could also write; where it cannot make any, it goes without.
+    """
+    if _has_log(file):
+        return "ro"
+    return "rw" if can_be_written(file) else "ro&immutable=1"
 
 
 _CREATION_REFUSED: dict[int | None, tuple[type[StoreError], str]] = {
@@ -102,7 +110,7 @@ def _make_writable(file: Path, store: str, *, create: bool) -> None:
     except OSError as error:
         kind, cure = _CREATION_REFUSED.get(error.errno, (StoreUnavailableError, "check the path"))
         raise kind(store, f"the file cannot be created ({error.strerror})", f"{cure}, or choose another place") from error
-    if not (os.access(file, os.W_OK) and (_has_log(file) or os.access(file.parent, os.W_OK))):
+    if not can_be_written(file):
         raise StoreReadOnlyError(store, *_READ_ONLY)
 
 

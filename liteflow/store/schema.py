@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 REVISIONS = ("0001",)  # oldest first; known without Alembic, which takes half a second to import
 VERSION_TABLE = "liteflow_schema"
+_alembic = threading.Lock()  # it keeps its connection in globals: two upgrades at once would mix up their files
 
 
 def head() -> str:
@@ -101,10 +104,18 @@ def upgrade(database: Database) -> Path | None:
     config = Config()
     config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
     kept = None
-    with database.errors(), database.engine.begin() as connection:  # from here on nobody else writes, nor upgrades
+    with _alembic, database.errors(), database.engine.begin() as connection:  # from here on nobody else writes, nor upgrades
         if database.file is not None and (revision := current(database)) not in {None, head()}:
             kept = back_up(database, f"before-{head()}")
             logger.warning("%s has schema %s; upgrading to %s, backup in %s", database.url_masked, revision, head(), kept)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return kept
+
+
+def _forget_upgrades() -> None:
+    global _alembic  # noqa: PLW0603 - the lock of a forked child, where nobody is left to release the parent's
+    _alembic = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_upgrades)

@@ -161,7 +161,8 @@ attempts = sa.Table(
     sa.ForeignKeyConstraint(["run_id", "number"], ["tasks.run_id", "tasks.number"], name="attempts_task"),
     _status("attempts_status_known", "failed conflicted lost timed_out cancelled"),
     sa.CheckConstraint(
-        "(error_type IS NOT NULL AND error_message IS NOT NULL) = (status IN ('failed', 'timed_out'))",
+        "(error_type IS NOT NULL) = (status IN ('failed', 'timed_out')) "
+        "AND (error_message IS NOT NULL) = (status IN ('failed', 'timed_out'))",
         name="attempts_failed_has_error",
     ),
     sa.CheckConstraint("attempt >= 1", name="attempts_count"),

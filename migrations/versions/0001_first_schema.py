@@ -224,7 +224,8 @@ def upgrade() -> None:  # long: the whole schema, read top to bottom
         sa.ForeignKeyConstraint(["run_id", "number"], ["tasks.run_id", "tasks.number"], name="attempts_task"),
         sa.CheckConstraint("attempt >= 1", name="attempts_count"),
         sa.CheckConstraint(
-            "(error_type IS NOT NULL AND error_message IS NOT NULL) = (status IN ('failed', 'timed_out'))",
+            "(error_type IS NOT NULL) = (status IN ('failed', 'timed_out')) "
+            "AND (error_message IS NOT NULL) = (status IN ('failed', 'timed_out'))",
             name="attempts_failed_has_error",
         ),
         sa.CheckConstraint("status IN ('failed', 'conflicted', 'lost', 'timed_out', 'cancelled')", name="attempts_status_known"),

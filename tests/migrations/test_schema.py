@@ -13,6 +13,7 @@ from liteflow import Flow, SchemaOutdatedError, SchemaTooNewError
 from liteflow.store import schema
 from liteflow.store.database import Database
 from liteflow.store.tables import metadata
+from tests.features.children import output_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,6 +96,35 @@ def test_a_new_file_gets_the_schema_at_once_and_no_backup(tmp_path):
     assert schema.current(database) == schema.head()
     database.dispose()
     assert [path.name for path in tmp_path.glob("*before*")] == []
+
+
+NEW_FILES = """
+import sys, threading
+from liteflow.store.database import Database
+
+start = threading.Barrier(8)
+made = []
+
+def make(n):
+    database = Database(f"sqlite:///{sys.argv[1]}/{n}.db")
+    start.wait(20)
+    database.open()
+    with database.read() as tx:
+        made.append(tx.execute("SELECT count(*) FROM sqlite_master", {}).fetchone()[0])
+    database.dispose()
+
+makers = [threading.Thread(target=make, args=(n,)) for n in range(8)]
+for maker in makers:
+    maker.start()
+for maker in makers:
+    maker.join(60)
+print(len(made), len(set(made)))
+"""
+
+
+def test_threads_that_make_files_at_once_do_not_mix_them_up(tmp_path):
+    """In a process of its own: what they would share crashes it."""
+    assert output_of(NEW_FILES, tmp_path) == ["8 1"]
 
 
 def test_an_older_file_is_backed_up_and_upgraded_when_it_is_opened_and_its_runs_go_on(tmp_path, later):
