@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, exists, func, insert, null, select, update
+from sqlalchemy import and_, bindparam, func, insert, null, select, update
 
 from liteflow.store.tables import attempts, chunks, constant, contexts, is_one_of, owners, runs, tasks, writes
 
@@ -95,6 +95,7 @@ LOSE_CHUNKS = update(chunks).where(_of_attempt(chunks)).values(status=constant("
 
 _here = writes.c.context_id == bindparam("context_id")
 _this_key = and_(_here, writes.c.key == bindparam("key"))
+_is_open = and_(writes.c.status == constant("open"), writes.c.version.is_(None))  # both: an index tells who has no version
 VALUE = (
     select(writes.c.version, writes.c.value)
     .where(_this_key, writes.c.version.is_not(None))
@@ -112,12 +113,8 @@ KEYS = (
     .group_by(writes.c.key)
     .order_by(func.min(writes.c.version))
 )
-OPEN_KEYS = (
-    select(writes.c.key).where(_here, writes.c.status == constant("open")).group_by(writes.c.key).order_by(func.min(writes.c.id))
-)
-OPEN_VALUE = (
-    select(writes.c.value).where(_this_key, writes.c.status == constant("open")).order_by(writes.c.id.desc()).limit(constant(1))
-)
+OPEN_KEYS = select(writes.c.key).where(_here, _is_open).group_by(writes.c.key).order_by(func.min(writes.c.id))
+OPEN_VALUE = select(writes.c.value).where(_this_key, _is_open).order_by(writes.c.id.desc()).limit(constant(1))
 
 LIVE_TASKS = (
     select(
@@ -128,14 +125,14 @@ LIVE_TASKS = (
     .order_by(tasks.c.number)
 )  # fmt: skip
 _live = tasks.alias("live")
+_LIVE_KEYS = select(_live.c.key).where(_live.c.run_id == bindparam("run_id"), is_one_of(_live.c.status, *LIVE))
 PRODUCED = (
     select(tasks.c.key)
     .distinct()
     .where(
         tasks.c.run_id == bindparam("run_id"),
         tasks.c.status == constant("completed"),
-        (tasks.c.instance == constant(1))
-        | exists().where(_live.c.run_id == tasks.c.run_id, _live.c.key == tasks.c.key, is_one_of(_live.c.status, *LIVE)),
+        (tasks.c.instance == constant(1)) | tasks.c.key.in_(_LIVE_KEYS),
     )
 )
 SPAWNED = (

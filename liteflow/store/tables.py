@@ -206,7 +206,8 @@ chunks = sa.Table(
     sa.PrimaryKeyConstraint("run_id", "seq", name="chunks_key"),
     _status("chunks_status_known", "open committed lost"),
     sa.CheckConstraint("seq >= 1", name="chunks_seq_counts"),
-    _partial("chunks_open", "run_id", "number", "attempt", where="status = 'open'"),
+    # with the status, though they all have the same: SQLite takes the index of a table without row ids only if that is in it
+    _partial("chunks_open", "run_id", "number", "attempt", "status", where="status = 'open'"),
     sqlite_with_rowid=False,
 )  # fmt: skip
 

@@ -276,7 +276,7 @@ def upgrade() -> None:  # long: the whole schema, read top to bottom
     op.create_index(
         "chunks_open",
         "chunks",
-        ["run_id", "number", "attempt"],
+        ["run_id", "number", "attempt", "status"],
         sqlite_where=sa.text("status = 'open'"),
         postgresql_where=sa.text("status = 'open'"),
     )

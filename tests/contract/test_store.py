@@ -1,81 +1,21 @@
-"""What every store must do; run against each database (Postgres joins with a later part)."""
+"""What every store must do with contexts, runs and owners: the promise of each method, and its guard."""
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import UTC, datetime
 
 import pytest
 
-from liteflow.errors import LeaseLostError
-from liteflow.model import Dispatch
-from liteflow.store import statements
-from liteflow.store.database import Database
-from liteflow.store.queries import Queries
-from liteflow.store.store import Batch, Store
+from liteflow.errors import LeaseLostError, StoreError
+from liteflow.model import ABSENT
+from liteflow.store.statements import NEW_WRITE
+from tests.contract.records import LATER, NOW, T, begun, chunk, owner, run, task, write
+from tests.features.waiting import Helper
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-T = "2026-01-01T00:00:00.000000Z"
+LATER_TIME = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
 
 
-@pytest.fixture(params=["file", "memory"])
-def database(request, tmp_path):
-    database = Database(f"sqlite:///{tmp_path / 'store.db'}" if request.param == "file" else "sqlite://")
-    database.open()
-    yield database
-    database.dispose()
-
-
-@pytest.fixture
-def store(database):
-    return Store(database)
-
-
-def run_row(run_id="r", context_id="c", **more):
-    return {
-        "id": run_id, "flow": "f", "context_id": context_id, "start_task": "a", "inputs": None, "status": "running",
-        "priority": 0, "owner_id": "o", "crashes": 0, "base_version": 0, "seq_reserved": 100, "created_at": T,
-        "started_at": T, **more,
-    }  # fmt: skip
-
-
-def task_row(number=1, task_id="a", status="pending", **more):
-    return {
-        "run_id": "r", "number": number, "task_id": task_id, "instance": 1, "key": task_id, "inputs": None, "status": status,
-        "dispatched_by": None, "merged_into": None, "attempts": 0, "failures": 0, "not_before": None, "dispatched_at": T, **more,
-    }  # fmt: skip
-
-
-def write_row(key, value, version, status="committed", position=0):
-    return {
-        "context_id": "c", "version": version, "key": key, "value": value, "status": status, "run_id": "r", "number": 1,
-        "attempt": 1, "position": position, "written_at": T,
-    }  # fmt: skip
-
-
-def completed_row(number=1, version=1, seq=1, *, leaf=True):
-    return {
-        "of_run": "r", "of_number": number, "to_attempts": 1, "to_reads": None, "to_output_version": version,
-        "to_output_seq": seq, "to_leaf": leaf, "to_started_at": T, "to_finished_at": T,
-    }  # fmt: skip
-
-
-@pytest.fixture
-def fence(database, store):
-    """Start run r in context c, with its first dispatch; return the owner's token."""
-
-    def begin(tx):
-        store.register_owner(tx, {"id": "o", "machine": "m", "pid": 1, "process_started": "1", "leased_until": T})
-        head = store.open_context(tx, "c", now=NOW)
-        token = store.create_run(tx, run_row(), fence=head.fence)
-        store.record(tx, "r", "c", Batch(dispatched=[task_row()]))
-        return token
-
-    return database.write(begin)
-
-
-def record(database, store, batch):
-    database.write(lambda tx: store.record(tx, "r", "c", batch))
+# ---------------------------------------------------------------- contexts
 
 
 def test_a_context_begins_at_version_0_and_counts_each_write(database, store):
@@ -84,90 +24,284 @@ def test_a_context_begins_at_version_0_and_counts_each_write(database, store):
     assert database.write(lambda tx: store.set_values(tx, "c", [("a", "1"), ("b", "2"), ("a", "3")], now=NOW)) == 3
 
     with database.read() as tx:
+        assert store.head(tx, "c") == (3, 0)
         assert store.value(tx, "c", "a") == (3, "3")
-        assert store.value(tx, "c", "none") == (0, None)
-        assert store.keys(tx, "c") == {"a": 3, "b": 2}
         assert store.writes_since(tx, "c", 1) == [(2, "b", "2"), (3, "a", "3")]
 
 
-def test_a_second_live_run_in_a_context_is_refused_by_the_database(database, store, fence):
+def test_a_context_that_is_there_is_opened_as_it_stands(database, store):
+    database.write(lambda tx: store.set_values(tx, "c", [("a", "1")], now=NOW))
+
+    assert database.write(lambda tx: store.open_context(tx, "c", now=LATER_TIME)) == (1, 0)
+
+
+def test_setting_nothing_leaves_a_context_at_its_version(database, store):
+    database.write(lambda tx: store.set_values(tx, "c", [("a", "1")], now=NOW))
+
+    assert database.write(lambda tx: store.set_values(tx, "c", [], now=NOW)) == 1
+
+
+def test_what_is_not_there_reads_as_absent(database, store):
+    database.write(lambda tx: store.set_values(tx, "c", [("a", "1")], now=NOW))
+
+    with database.read() as tx:
+        assert store.head(tx, "none") is None
+        assert store.value(tx, "c", "none") == store.value(tx, "none", "a") == ABSENT
+        assert store.open_value(tx, "c", "a") is None
+        assert store.keys(tx, "none") == {}
+        assert store.writes_since(tx, "none", 0) == store.open_keys(tx, "c") == []
+
+
+def test_a_deletion_is_a_write_without_a_value(database, store):
+    database.write(lambda tx: store.set_values(tx, "c", [("a", "1"), ("a", None)], now=NOW))
+
+    with database.read() as tx:
+        assert store.value(tx, "c", "a") == (2, None)
+        assert store.keys(tx, "c") == {"a": 2}
+
+
+def test_keys_come_in_the_order_of_their_first_writes_with_the_version_of_the_last(database, store):
+    items = [("b", "1"), ("a", "2"), ("c", "3"), ("b", "4")]
+
+    database.write(lambda tx: store.set_values(tx, "c", items, now=NOW))
+
+    with database.read() as tx:
+        assert list(store.keys(tx, "c").items()) == [("b", 4), ("a", 2), ("c", 3)]
+
+
+def test_contexts_do_not_see_each_others_values(database, store):
+    for context in ("c", "d"):
+        database.write(lambda tx, name=context: store.set_values(tx, name, [("a", f'"{name}"')], now=NOW))
+
+    with database.read() as tx:
+        assert [store.value(tx, name, "a").text for name in ("c", "d")] == ['"c"', '"d"']
+
+
+def test_writes_from_outside_side_by_side_each_get_a_version_of_their_own(database, store):
+    def add(_: int) -> int:
+        return database.write(lambda tx: store.set_values(tx, "c", [("a", "1"), ("b", "2")], now=NOW))
+
+    adding = [Helper(lambda n=n: add(n)) for n in range(8)]
+
+    assert sorted(helper.result() for helper in adding) == [2 * n for n in range(1, 9)]
+
+
+def test_a_key_may_be_any_text_and_is_told_from_those_like_it(database, store):
+    names = ["a", "A", "a ", "ä", "a\u0308", "%", "_", "'; DROP TABLE writes; --", "日本", "🙂", "x" * 512]
+
+    database.write(lambda tx: store.set_values(tx, "c", [(name, f"{n}") for n, name in enumerate(names)], now=NOW))
+
+    with database.read() as tx:
+        assert [store.value(tx, "c", name).text for name in names] == [f"{n}" for n in range(len(names))]
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_a_run_that_begins_is_recorded_holds_its_context_and_has_a_token_of_its_own(database, store, recorder, queries):
+    assert recorder.fence == 1
+    assert queries.run("r").items() >= run().items()
     with database.read() as tx:
         assert store.live_run_in(tx, "c") == ("r", "o")
-
-    with pytest.raises(Exception, match=r"UNIQUE|unique|runs_one_live"):
-        database.write(lambda tx: store.create_run(tx, run_row("s"), fence=fence))
+        assert store.head(tx, "c") == (0, recorder.fence)
 
 
-def test_the_token_of_a_former_owner_is_refused(database, store, fence):
-    assert database.write(lambda tx: store.check_fence(tx, "r", "c", fence)) == 0
-    row = Queries(database).run("r")
+@pytest.mark.parametrize("status", ["running", "waiting"])
+def test_a_second_live_run_in_a_context_is_refused_by_the_database(database, store, recorder, queries, status):
+    recorder.record(run={"to_status": status})
 
-    head = database.write(lambda tx: store.claim_run(tx, row, "o", now=NOW, seq_reserved=200))
+    with pytest.raises(StoreError):
+        database.write(lambda tx: store.create_run(tx, run("s"), fence=recorder.fence))
 
-    assert head.fence == fence + 1
+    assert queries.run("s") is None
+    assert database.write(lambda tx: store.check_fence(tx, "r", "c", recorder.fence)) == 0
+
+
+def test_a_run_that_stands_still_leaves_its_context_to_the_next_which_shuts_it_out(database, store, recorder):
+    recorder.record(run={"to_status": "paused", "to_reason": "why"})
+
+    token = database.write(lambda tx: store.create_run(tx, run("s"), fence=recorder.fence))
+
+    with database.read() as tx:
+        assert store.live_run_in(tx, "c") == ("s", "o")
+    assert database.write(lambda tx: store.check_fence(tx, "s", "c", token)) == 0
+    with pytest.raises(LeaseLostError, match="Run r"):
+        database.write(lambda tx: store.check_fence(tx, "r", "c", recorder.fence))
+
+
+def test_a_run_id_is_used_once(database, store, recorder):
+    with pytest.raises(StoreError):
+        database.write(lambda tx: store.open_context(tx, "d", now=NOW) and store.create_run(tx, run("r", "d"), fence=0))
+
+    with database.read() as tx:
+        assert store.live_run_in(tx, "c") == ("r", "o")
+        assert store.live_run_in(tx, "d") is store.head(tx, "d") is None
+
+
+def test_the_token_of_who_drives_a_run_gives_the_version_of_its_context(database, store, recorder):
+    recorder.record(dispatched=[task()], writes=[write("k", "1", 1)], version=1)
+
+    assert database.write(lambda tx: store.check_fence(tx, "r", "c", recorder.fence)) == 1
+
+
+def test_the_token_of_a_context_that_is_not_there_is_refused(database, store, recorder):
     with pytest.raises(LeaseLostError):
-        database.write(lambda tx: store.check_fence(tx, "r", "c", fence))
+        database.write(lambda tx: store.check_fence(tx, "r", "none", 0))
 
 
-def test_a_claim_loses_what_was_open_and_counts_the_crash(database, store, fence):
-    begun = {"of_run": "r", "of_number": 1, "to_attempts": 1, "to_started_at": T}
-    chunk = {"run_id": "r", "seq": 1, "number": 1, "attempt": 1, "task_id": "a", "value": "1", "status": "open", "written_at": T}
-    record(database, store, Batch(begun=[begun], writes=[write_row("k", "1", None, "open")], chunks=[chunk]))
-    queries = Queries(database)
+# ---------------------------------------------------------------- claiming
 
-    database.write(lambda tx: store.claim_run(tx, queries.run("r", tx), "o", now=NOW, seq_reserved=200))
+
+def test_a_claim_voids_the_token_of_the_former_owner(database, store, recorder):
+    head = recorder.claim()
+
+    assert head == (0, recorder.fence + 1)
+    assert database.write(lambda tx: store.check_fence(tx, "r", "c", head.fence)) == 0
+    with pytest.raises(LeaseLostError):
+        database.write(lambda tx: store.check_fence(tx, "r", "c", recorder.fence))
+
+
+def test_a_claim_names_the_new_owner_and_reserves_its_numbers(database, store, recorder, queries):
+    database.write(lambda tx: store.register_owner(tx, owner("heir")))
+
+    recorder.claim("heir", seq_reserved=300)
+
+    row = queries.run("r")
+    assert (row["status"], row["owner_id"], row["seq_reserved"]) == ("running", "heir", 300)
+
+
+def test_a_claim_loses_what_was_open_and_nothing_that_was_committed(store, recorder, database):
+    recorder.record(
+        dispatched=[task(), task(2, "b")], begun=[begun(), begun(2)], version=1,
+        writes=[write("k", "1", 1), write("k", "2"), write("m", "3", number=2)],
+        chunks=[chunk(1, status="committed"), chunk(2), chunk(3, number=2)],
+    )  # fmt: skip
+
+    recorder.claim()
 
     with database.read() as tx:
-        assert store.open_value(tx, "c", "k") is None
-    assert queries.stream("r", after=0) == []
-    assert queries.run("r")["crashes"] == 1
-
-
-def test_a_run_that_is_completed_cannot_be_claimed(database, store, fence):
-    record(database, store, Batch(run={"to_status": "completed", "to_reason": None, "to_finished_at": T}))
-    row = Queries(database).run("r")
-
-    assert database.write(lambda tx: store.claim_run(tx, row, "o", now=NOW, seq_reserved=1)) is None
-
-
-def test_what_a_batch_records_is_there_together_and_loads_as_the_live_part(database, store, fence):
-    record(database, store, Batch(
-        version=2, writes=[write_row("x", "1", 1), write_row("a", '"out"', 2, position=1)],
-        completed=[completed_row(version=2, leaf=False)],
-        dispatched=[task_row(2, "b"), task_row(3, "b", "merged", merged_into=2), task_row(4, "b", "behind", inputs="1")],
-    ))  # fmt: skip
-
-    with database.read() as tx:
-        live = store.load_run(tx, "r")
-        assert store.value(tx, "c", "a") == (2, '"out"')
-        assert store.head(tx, "c").version == 2
-    assert [(task.dispatch, str(task.status)) for task in live.entries] == [
-        (Dispatch(2, "b"), "pending"), (Dispatch(4, "b", inputs="1"), "behind"),
+        assert store.value(tx, "c", "k") == (1, "1")
+        assert (store.open_value(tx, "c", "k"), store.open_keys(tx, "c")) == (None, [])
+    assert recorder.ask("SELECT value, status FROM writes ORDER BY id") == [("1", "committed"), ("2", "lost"), ("3", "lost")]
+    assert recorder.ask("SELECT seq, status FROM chunks ORDER BY seq") == [(1, "committed"), (2, "lost"), (3, "lost")]
+    assert recorder.ask("SELECT number, attempt, status, started_at, ended_at FROM attempts ORDER BY number") == [
+        (1, 1, "lost", T, T), (2, 1, "lost", T, T),
     ]  # fmt: skip
-    assert (live.produced, live.spawned, live.next_number) == (["a"], {}, 5)
 
 
-def test_open_writes_are_committed_in_their_order_with_versions_of_their_own(database, store, fence):
-    record(database, store, Batch(writes=[write_row("k", str(n), None, "open", n) for n in range(3)]))
-    kept = {"of_run": "r", "of_number": 1, "of_attempt": 1, "first_version": 1}
+def test_a_claim_leaves_other_runs_as_they_are(database, store, recorder):
+    def other(tx):
+        store.open_context(tx, "d", now=NOW)
+        store.create_run(tx, run("s", "d"), fence=0)
+        store._many(tx, NEW_WRITE, [write("k", "1") | {"context_id": "d", "run_id": "s"}])
 
-    record(database, store, Batch(version=3, kept=[kept]))
+    database.write(other)
+
+    recorder.claim()
 
     with database.read() as tx:
-        assert store.writes_since(tx, "c", 0) == [(1, "k", "0"), (2, "k", "1"), (3, "k", "2")]
+        assert store.open_value(tx, "d", "k") == "1"
+        assert store.head(tx, "d") == (0, 1)
 
 
-def test_the_result_holds_the_last_turn_of_each_instance_that_dispatched_nothing(database, store, fence):
-    record(database, store, Batch(version=1, writes=[write_row("a", "1", 1)], completed=[completed_row(leaf=False)],
-                                  dispatched=[task_row(2)]))  # fmt: skip
-    record(database, store, Batch(version=2, writes=[write_row("a", "2", 2)], completed=[completed_row(2, 2, 2)]))
+@pytest.mark.parametrize(
+    ("status", "more", "crashes"),
+    [
+        ("running", {}, 1),
+        ("waiting", {}, 1),
+        ("queued", {}, 0),
+        ("paused", {"to_reason": "Ctrl-C"}, 0),
+        ("failed", {"to_reason": "OSError", "to_failed_task": 1, "to_finished_at": T}, 0),
+    ],
+)
+def test_a_claim_counts_a_crash_of_a_run_that_was_live_and_clears_why_it_stood_still(recorder, queries, status, more, crashes):
+    recorder.record(run={"to_status": status, **more})
 
-    assert Queries(database).result("r") == [("a", "2")]
+    assert recorder.claim() is not None
+
+    row = queries.run("r")
+    cleared = (row["status"], row["crashes"], row["reason"], row["failed_task"], row["finished_at"])
+    assert cleared == ("running", crashes, None, None, None)
+
+
+@pytest.mark.parametrize("status", ["completed", "cancelled"])
+def test_a_run_that_is_final_cannot_be_claimed_and_keeps_its_token(database, store, recorder, queries, status):
+    recorder.record(run={"to_status": status, "to_finished_at": T})
+    before = queries.run("r")
+
+    assert recorder.claim() is None
+
+    assert queries.run("r") == before
+    assert database.write(lambda tx: store.check_fence(tx, "r", "c", recorder.fence)) == 0
+
+
+def test_a_claim_is_refused_by_the_database_while_another_run_holds_the_context(database, store, recorder, queries):
+    recorder.record(run={"to_status": "paused", "to_reason": "why"})
+    token = database.write(lambda tx: store.create_run(tx, run("s"), fence=recorder.fence))
+
+    with pytest.raises(StoreError):
+        recorder.claim()
+
+    assert queries.run("r")["status"] == "paused"
+    assert database.write(lambda tx: store.check_fence(tx, "s", "c", token)) == 0
+
+
+def test_of_those_who_claim_a_run_at_once_the_last_one_holds_it(database, store, recorder):
+    claims = [Helper(recorder.claim) for _ in range(6)]
+
+    tokens = sorted(claim.result().fence for claim in claims)
+
+    assert tokens == list(range(recorder.fence + 1, recorder.fence + 7))
+    for token in tokens[:-1]:
+        with pytest.raises(LeaseLostError):
+            database.write(lambda tx, old=token: store.check_fence(tx, "r", "c", old))
+    assert database.write(lambda tx: store.check_fence(tx, "r", "c", tokens[-1])) == 0
+
+
+# ---------------------------------------------------------------- owners
+
+
+def test_a_lease_is_renewed_until_its_owner_ends(database, store):
+    database.write(lambda tx: store.register_owner(tx, owner()))
+
+    assert database.write(lambda tx: store.renew_lease(tx, "o", until=LATER_TIME))
+    with database.read() as tx:
+        assert store.owner(tx, "o") == owner() | {"leased_until": LATER, "ended_at": None}
+
+    database.write(lambda tx: store.end_owner(tx, "o", now=NOW))
+    assert not database.write(lambda tx: store.renew_lease(tx, "o", until=LATER_TIME))
+    with database.read() as tx:
+        assert store.owner(tx, "o")["ended_at"] == T
+
+
+def test_an_owner_that_is_not_there_has_no_lease(database, store):
+    assert not database.write(lambda tx: store.renew_lease(tx, "nobody", until=NOW))
+    with database.read() as tx:
+        assert store.owner(tx, "nobody") is None
+
+
+def test_an_owner_ends_once_and_leaves_others_as_they_are(database, store):
+    for name in ("o", "p"):
+        database.write(lambda tx, name=name: store.register_owner(tx, owner(name)))
+    database.write(lambda tx: store.end_owner(tx, "o", now=NOW))
+
+    database.write(lambda tx: store.end_owner(tx, "o", now=LATER_TIME))
+
+    with database.read() as tx:
+        assert [store.owner(tx, name)["ended_at"] for name in ("o", "p")] == [T, None]
+
+
+def test_a_run_of_an_owner_that_is_not_registered_is_refused(database, store):
+    with pytest.raises(StoreError):
+        database.write(lambda tx: store.open_context(tx, "c", now=NOW) and store.create_run(tx, run(), fence=0))
+
+
+# ---------------------------------------------------------------- transactions
 
 
 def test_a_transaction_whose_work_raises_records_nothing(database, store):
     def work(tx):
-        store.open_context(tx, "c", now=NOW)
+        store.set_values(tx, "c", [("a", "1")], now=NOW)
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
@@ -175,30 +309,3 @@ def test_a_transaction_whose_work_raises_records_nothing(database, store):
 
     with database.read() as tx:
         assert store.head(tx, "c") is None
-
-
-HOT = [
-    name
-    for name, value in vars(statements).items()
-    if name.isupper() and name[0] != "_" and hasattr(value, "compile") and "NEW" not in name
-]
-
-
-@pytest.mark.parametrize("name", HOT)
-def test_no_statement_of_the_engine_reads_a_whole_table(tmp_path, name):
-    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
-    database.open()
-    text = database.compile(getattr(statements, name))
-    connection = sqlite3.connect(tmp_path / "store.db")
-
-    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", dict.fromkeys(_parameters(text), 1))]
-
-    connection.close()
-    database.dispose()
-    assert [step for step in plan if step.startswith("SCAN") and "subquery" not in step.lower()] == []
-
-
-def _parameters(text: str) -> list[str]:
-    import re  # noqa: PLC0415 - for this helper only
-
-    return re.findall(r":(\w+)", text)
