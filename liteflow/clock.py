@@ -6,6 +6,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
+from uuid import UUID, uuid5
 
 if sys.version_info >= (3, 14):
     from uuid import uuid7
@@ -15,6 +16,7 @@ else:
 if TYPE_CHECKING:
     from threading import Condition
 
+NAMESPACE = UUID("6f1f7b0e-6f0c-5c56-9f0a-3b1d1c6f2a10")  # of the ids that are derived from names
 LONGEST_WAIT = 3600.0  # seconds; the system refuses to wait for years
 
 
@@ -53,6 +55,11 @@ class SystemClock:
 def new_id() -> str:
     """Return a new id: a UUID of version 7, so ids sort by the time they were made."""
     return str(uuid7())
+
+
+def derived_id(*names: str) -> str:
+    """Return the id that these names always give: a UUID of version 5."""
+    return str(uuid5(NAMESPACE, "\0".join(names)))
 
 
 def to_text(moment: datetime) -> str:

@@ -5,71 +5,32 @@ It speaks to a small `Port`, so that it is the same in a thread, in another proc
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from liteflow.clock import new_id
-from liteflow.codec import check_key, decode, encode
-from liteflow.errors import ContextKeyError, LiteFlowError, SerializationError
+from liteflow.codec import check_key
+from liteflow.errors import AwaitNeededError, ContextKeyError, LiteFlowError, SerializationError
+from liteflow.places import of_inputs, of_key, of_step
+from liteflow.ports import Frozen, Memory
 from liteflow.telemetry import TaskLogger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
-    from liteflow.model import Dispatch, StreamChunk, Version
+    from liteflow.model import StreamChunk, Version
+    from liteflow.ports import Port, TaskPort
 
 _NOT_GIVEN: Any = object()
-
-
-class Port(Protocol):
-    """Where a context keeps its values, as text."""
-
-    def get(self, key: str, *, wait: bool, timeout: float | None) -> str | None:
-        """Return the text of *key*; ``None`` if it is absent, and, with *wait*, nothing is expected to write it."""
-        ...
-
-    def peek(self, key: str) -> str | None:
-        """Return the text of *key* as it is now, ``None`` if it is absent; never wait."""
-        ...
-
-    def set(self, items: Sequence[tuple[str, str]]) -> None:
-        """Write these keys, in order."""
-        ...
-
-    def keys(self) -> list[str]:
-        """Return the keys that have a value, in the order they were first written."""
-        ...
-
-    def update(self, key: str, change: Callable[[str | None], str]) -> str:
-        """Replace the text of *key* by what *change* makes of it, losing no other change; return it."""
-        ...
-
-    def history(self, key: str) -> list[Version]:
-        """Return the committed writes of *key*, oldest first."""
-        ...
-
-    def at(self, version: int) -> dict[str, str]:
-        """Return the text of every key as of *version*."""
-        ...
-
-
-class TaskPort(Port, Protocol):
-    """What an attempt of a task offers beside its values."""
-
-    run_id: str
-    dispatch: Dispatch
-    attempt: int
-
-    def emit(self, task_id: str, text: str) -> None:
-        """Add a chunk to the run's stream."""
-        ...
 
 
 class Stream:
     """The stream of the run, as the running attempt writes to it."""
 
-    def __init__(self, port: TaskPort) -> None:
-        self._port = port
+    def __init__(self, emit: Callable[[str, Any], None]) -> None:
+        self._emit = emit
 
     def put(self, chunk: StreamChunk) -> None:
         """Add a chunk.
@@ -77,7 +38,7 @@ class Stream:
         Raises:
             SerializationError: its value cannot be stored.
         """
-        self._port.emit(chunk.task_id, encode(chunk.value))
+        self._emit(chunk.task_id, chunk.value)
 
 
 class Context:
@@ -106,7 +67,7 @@ class Context:
         """Keep the values behind *port* from now on, those that were set in memory so far among them."""
         old, self._port, self._open = self._port, port, None
         if isinstance(old, Memory) and old.texts:
-            port.set(list(old.texts.items()))
+            port.set([(key, port.codec.seal(text)) for key, text in old.texts.items()])
 
     @property
     def _values(self) -> Port:
@@ -133,7 +94,16 @@ class Context:
             DeadlockError: the wait can never end.
             GetTimeoutError: the wait took longer than *timeout*.
         """
-        text = self._values.get(check_key(key), wait=default is _NOT_GIVEN, timeout=timeout)
+        self._refuse_in_coroutine("ctx.get", "await ctx.aget(...)")
+        return self._found(key, self._values.get(check_key(key), wait=default is _NOT_GIVEN, timeout=timeout), default)
+
+    async def aget(self, key: str, default: Any = _NOT_GIVEN, *, timeout: float | None = None) -> Any:  # noqa: ANN401, ASYNC109 - the twin of `get`
+        """Return the value of *key* as `get` does, waiting on the event loop."""
+        port, wait = self._values, default is _NOT_GIVEN
+        aget = getattr(port, "aget", None) or partial(asyncio.to_thread, port.get)
+        return self._found(key, await aget(check_key(key), wait=wait, timeout=timeout), default)
+
+    def _found(self, key: str, text: str | None, default: Any) -> Any:  # noqa: ANN401 - any value
         if text is not None:
             return self._decode(key, text)
         if default is _NOT_GIVEN:
@@ -147,6 +117,16 @@ class Context:
             SerializationError: the value cannot be stored; nothing is written.
         """
         self._written.set([(check_key(key), self._encode(key, value))])
+
+    def delete(self, key: str) -> None:
+        """Take away the value of *key*; its history stays.
+
+        Raises:
+            ContextKeyError: it has none.
+        """
+        if key not in self:
+            raise ContextKeyError(key)
+        self._written.set([(key, None)])
 
     def update(self, key: str, fn: Callable[[Any], Any], default: Any = _NOT_GIVEN) -> Any:  # noqa: ANN401 - any value
         """Replace the value of *key* by ``fn(value)`` and return that; no concurrent change is lost.
@@ -182,9 +162,9 @@ class Context:
 
     def from_dict(self, mapping: Mapping[str, Any]) -> None:
         """Set each key of *mapping*, all in one go; other keys stay."""
-        items = [(check_key(key), self._encode(key, value)) for key, value in mapping.items()]
-        if items:
-            self._written.set(items)
+        if mapping:
+            port = self._written
+            port.set([(check_key(key), self._encode(key, value)) for key, value in mapping.items()])
 
     def history(self, key: str) -> list[Version]:
         """Return the committed writes of *key*, oldest first: value, who wrote it, when."""
@@ -192,7 +172,7 @@ class Context:
 
     def at(self, version: int) -> Context:
         """Return a read-only context as it stood at *version*."""
-        return PortContext(self.id, Frozen(self._values.at(version)))
+        return PortContext(self.id, Frozen(self._values.at(version), self._values.codec))
 
     def __repr__(self) -> str:
         """Name the context."""
@@ -230,8 +210,25 @@ class Context:
     @property
     def inputs(self) -> Any:  # noqa: ANN401 - any value
         """The inputs of this dispatch; ``None`` when it has none."""
-        text = self._task.dispatch.inputs
-        return None if text is None else decode(text)
+        port = self._task
+        text = port.dispatch.inputs
+        return None if text is None else port.codec.decode(text, of_inputs(port.run_id))
+
+    @property
+    def joined(self) -> list[Any] | None:
+        """The outputs of those that this dispatch joins, in dispatch order; ``None`` if it was not dispatched as a ``join``."""
+        texts = self._task.joined()
+        return None if texts is None else self._outputs(texts)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether this attempt was given up, so that nothing it does takes effect any more: long bodies look now and then."""
+        return self._task.given_up is not None
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this dispatch, and for no other: hand it to the services that you call."""
+        return self._task.idempotency_key
 
     @property
     def logger(self) -> TaskLogger:
@@ -240,23 +237,104 @@ class Context:
 
     def get_stream(self) -> Stream:
         """Return the stream of the run, to put chunks into."""
-        return Stream(self._task)
+        _ = self._task
+        return Stream(self._emit)
 
     def stream(self, value: Any) -> None:  # noqa: ANN401 - any value
         """Add *value* to the run's stream, under this task's id."""
-        self._task.emit(self._task.dispatch.task_id, encode(value))
+        self._emit(self.task_id, value)
 
-    @staticmethod
-    def _encode(key: str, value: object) -> str:
+    def _emit(self, task_id: str, value: object) -> None:
+        self._task.emit(task_id, self._encode(self.key, value))
+
+    def gather(self, task_id: str) -> list[Any]:
+        """Return the outputs of all instances of a task in this run, the caller's own aside, in dispatch order; wait for them."""
+        self._refuse_in_coroutine("ctx.gather", "await ctx.agather(...)")
+        return self._outputs(self._task.gather(check_key(task_id, "Task id")))
+
+    async def agather(self, task_id: str) -> list[Any]:
+        """Return what `gather` does, waiting on the event loop."""
+        return self._outputs(await self._task.agather(check_key(task_id, "Task id")))
+
+    def step(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - any value
+        """Call ``fn(*args, **kwargs)`` once for all attempts of this dispatch, and return its result.
+
+        The result is on the disk before this returns; every later attempt gets that instead of a call. What *fn* writes to the
+        context belongs to this attempt, not to the step.
+
+        Args:
+            name: tells the steps of a dispatch apart.
+            fn: the function; what it raises is not recorded.
+            args: handed to it.
+            kwargs: handed to it.
+
+        Raises:
+            InvalidKeyError: the name was used before in this attempt.
+            SerializationError: its result cannot be stored.
+        """
+        self._refuse_in_coroutine("ctx.step", "await ctx.astep(...)")
+        port = self._task
+        text = port.step(check_key(name, "Step name"))
+        if text is None:
+            text = self._encode_step(name, fn(*args, **kwargs))
+            port.record_step(name, text)
+        return port.codec.decode(text, self._place_of_step(name))
+
+    async def astep(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - any value
+        """Do what `step` does for a plain or an ``async`` function, waiting on the event loop."""
+        port = self._task
+        text = await asyncio.to_thread(port.step, check_key(name, "Step name"))
+        if text is None:
+            result = fn(*args, **kwargs)
+            text = self._encode_step(name, await result if inspect.isawaitable(result) else result)
+            await asyncio.to_thread(port.record_step, name, text)
+        return port.codec.decode(text, self._place_of_step(name))
+
+    def checkpoint(self) -> None:
+        """Commit what this attempt has written and streamed so far: it is kept whatever follows, and others see it.
+
+        After a crash or a failure the body starts at the top again, and sees what it checkpointed.
+
+        Raises:
+            ConflictError: what it had read was changed by others; it is run again on fresh values.
+        """
+        self._refuse_in_coroutine("ctx.checkpoint", "await ctx.acheckpoint()")
+        self._task.checkpoint()
+
+    async def acheckpoint(self) -> None:
+        """Do what `checkpoint` does, waiting on the event loop."""
+        await asyncio.to_thread(self._task.checkpoint)
+
+    def _refuse_in_coroutine(self, what: str, write: str) -> None:
+        """Raise if this call would stop the event loop, and all tasks on it."""
+        if getattr(self._port, "is_async", False) and asyncio._get_running_loop() is not None:  # noqa: SLF001 - the public one raises
+            raise AwaitNeededError(f"{what} in an async task would stop all others", f"`{write}`")
+
+    def _place_of_step(self, name: str) -> str:
+        return of_step(self.run_id, self._task.dispatch.number, name)
+
+    def _encode_step(self, name: str, result: object) -> str:
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            raise AwaitNeededError(f"step {name} returned what nobody awaits", "`await ctx.astep(...)` in an `async def` task")
         try:
-            return encode(value)
+            return self._task.codec.encode(result, self._place_of_step(name))
+        except SerializationError as error:
+            raise error.at_key(f"step {name}") from None
+
+    def _outputs(self, texts: list[tuple[str, str]]) -> list[Any]:
+        return [self._decode(key, text) for key, text in texts]
+
+    def _encode(self, key: str, value: object) -> str:
+        try:
+            return self._values.codec.encode(value, of_key(self.id, key))
         except SerializationError as error:
             raise error.at_key(key) from None
 
-    @staticmethod
-    def _decode(key: str, text: str) -> Any:  # noqa: ANN401 - any value
+    def _decode(self, key: str, text: str) -> Any:  # noqa: ANN401 - any value
         try:
-            return decode(text)
+            return self._values.codec.decode(text, of_key(self.id, key))
         except SerializationError as error:
             raise error.at_key(key) from None
 
@@ -272,57 +350,3 @@ class PortContext(Context):
     def __init__(self, context_id: str, port: Port) -> None:
         self.id, self.store = context_id, None
         self._port, self._open, self._is_new = port, None, False
-
-
-class Memory:
-    """Values of a context that no store holds yet."""
-
-    def __init__(self) -> None:
-        self.texts: dict[str, str] = {}
-
-    def get(self, key: str, *, wait: bool, timeout: float | None) -> str | None:  # noqa: ARG002 - nothing to wait for
-        """Return the text of *key*, or ``None``."""
-        return self.texts.get(key)
-
-    def peek(self, key: str) -> str | None:
-        """Return the text of *key*, or ``None``."""
-        return self.texts.get(key)
-
-    def set(self, items: Iterable[tuple[str, str]]) -> None:
-        """Write these keys."""
-        self.texts.update(items)
-
-    def keys(self) -> list[str]:
-        """Return the keys, in the order they were first written."""
-        return list(self.texts)
-
-    def update(self, key: str, change: Callable[[str | None], str]) -> str:
-        """Replace the text of *key* by what *change* makes of it."""
-        text = self.texts[key] = change(self.texts.get(key))
-        return text
-
-    def history(self, key: str) -> list[Version]:  # noqa: ARG002 - nothing is committed
-        """Return no versions: none are kept in memory."""
-        return []
-
-    def at(self, version: int) -> dict[str, str]:
-        """Refuse: there are no versions in memory."""
-        msg = f"version {version} is not there: this context is in memory only; give it a store, or a flow"
-        raise LiteFlowError(msg)
-
-
-class Frozen(Memory):
-    """Values of a context as they once were."""
-
-    def __init__(self, texts: dict[str, str]) -> None:
-        self.texts = texts
-
-    def set(self, items: Iterable[tuple[str, str]]) -> None:  # noqa: ARG002 - refused
-        """Refuse: the past cannot be written."""
-        msg = "a context as it stood at a version is read-only; set the key in the context itself"
-        raise LiteFlowError(msg)
-
-    def update(self, key: str, change: Callable[[str | None], str]) -> str:  # noqa: ARG002 - refused
-        """Refuse: the past cannot be written."""
-        self.set([])
-        raise AssertionError

@@ -9,11 +9,14 @@ LiteFlowError                      LF000
 ├── InvalidKeyError                LF106   (ValueError)
 ├── NotATaskError                  LF107   (TypeError)
 ├── InvalidOptionError             LF108   (ValueError)
+├── AwaitNeededError               LF109   (RuntimeError)
+├── LimitExceededError             LF110
 ├── TaskFailedError                LF201
 ├── TaskTimeoutError               LF202
 ├── WorkerLostError                LF203
 ├── RunCancelledError              LF204
 ├── TerminalError                  LF205
+├── ConflictError                  LF206
 ├── RunNotFoundError               LF301   (LookupError)
 ├── RunConflictError               LF302
 ├── LeaseLostError                 LF303
@@ -156,6 +159,26 @@ class InvalidOptionError(LiteFlowError, ValueError):
         super().__init__(f"{option}={self.value} {why}")
 
 
+class AwaitNeededError(LiteFlowError, RuntimeError):
+    """Something blocking was called in a coroutine, or something to be awaited was not."""
+
+    code = "LF109"
+
+    def __init__(self, what: str, write: str) -> None:
+        self.what, self.write = what, write
+        super().__init__(f"{what}; write {write}")
+
+
+class LimitExceededError(LiteFlowError):
+    """A task or a run has grown beyond what its flow allows."""
+
+    code = "LF110"
+
+    def __init__(self, what: str, limit: str, most: int) -> None:
+        self.what, self.limit, self.most = what, limit, most
+        super().__init__(f"{what}, more than {most}; if that is meant, raise the limit: Flow(limits=Limits({limit}=...))")
+
+
 class TaskFailedError(LiteFlowError):
     """A run failed because a task of it did; ``__cause__`` is the task's exception where it still exists."""
 
@@ -205,6 +228,16 @@ class TerminalError(LiteFlowError):
     """Raised by a task to fail for good, whatever its retry policy says."""
 
     code = "LF205"
+
+
+class ConflictError(LiteFlowError):
+    """What an attempt was to commit rests on values that others have changed since; it is run again on fresh ones."""
+
+    code = "LF206"
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"Task {key} had read what others have changed since; it is run again on fresh values")
 
 
 class RunNotFoundError(LiteFlowError, LookupError):

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 from liteflow.clock import SystemClock
-from liteflow.codec import check_key
+from liteflow.codec import PLAIN, Codec, check_key, signing_key
 from liteflow.context import Context
 from liteflow.engine.observer import Observer
 from liteflow.engine.task import Task
 from liteflow.errors import InvalidKeyError, InvalidOptionError, LiteFlowError, RunConflictError
 from liteflow.executor.base import Executor
+from liteflow.executor.loop import Loop
 from liteflow.executor.pool import PoolExecutor
-from liteflow.model import RetryPolicy, RunStatus
+from liteflow.model import Limits, RetryPolicy, RunStatus, check_span
 from liteflow.run import Run
 from liteflow.signals import sigterm_exits, undisturbed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from liteflow.clock import Clock
+    from liteflow.codec import Transform
     from liteflow.engine.engine import Engine
-    from liteflow.model import StreamChunk
+    from liteflow.model import Seconds, StreamChunk
+    from liteflow.store.database import Database
 
 Action = TypeVar("Action", bound="Callable[..., Any]")
 DEFAULT_STORE = "sqlite:///liteflow.db"
@@ -43,12 +48,17 @@ class Flow:
         store: a SQLAlchemy URL or engine; by default the environment variable ``LITEFLOW_STORE``, else ``sqlite:///liteflow.db``.
             It is opened by the first run or the first write.
         durability: ``"ack"`` syncs what a caller is told is done; ``"full"`` syncs every commit.
+        pickle: store values that JSON cannot hold as signed pickles. The key is the environment variable
+            ``LITEFLOW_SECRET_KEY``, else a file beside a SQLite database that only its owner can read.
+        codec: applied to the text of every value, to encrypt it say: an object with ``encode(text)`` and ``decode(text)``.
+        limits: how far a run may go before something is taken to be wrong with it.
         clock: where time comes from; for tests.
     """
 
     def __init__(  # noqa: PLR0913 - the public signature
         self, executor: Executor | ThreadPoolExecutor | None = None, context: Context | None = None, *, name: str = "flow",
-        store: Any = None, durability: Literal["ack", "full"] = "ack", clock: Clock | None = None,  # noqa: ANN401 - a URL or a SQLAlchemy Engine
+        store: Any = None, durability: Literal["ack", "full"] = "ack", pickle: bool = False,  # noqa: ANN401 - a URL or a SQLAlchemy Engine
+        codec: Transform | None = None, limits: Limits | None = None, clock: Clock | None = None,
     ) -> None:  # fmt: skip
         if durability not in ("ack", "full"):
             msg = f'durability is {durability!r}; write "ack" or "full"'
@@ -58,7 +68,8 @@ class Flow:
         self._given_executor = executor
         self._executor, self._owns_executor = _executor(executor)
         self._store = store if store is not None else self.context.store
-        self._durability, self._clock = durability, clock or SystemClock()
+        self._durability, self._clock, self._limits = durability, clock or SystemClock(), limits or Limits()
+        self._pickle, self._transform = pickle, codec
         self._tasks: dict[str, Task] = {}
         self._engine: Engine | None = None
         self._lock = threading.RLock()
@@ -66,26 +77,35 @@ class Flow:
 
     # -- registration ----------------------------------------------------------------------------------------------
 
-    def task(self, id: str | None = None, *, retry: RetryPolicy | int | None = None) -> Callable[[Action], Action]:  # noqa: A002 - the public name
-        """Register the decorated function as a task.
+    def task(
+        self, id: str | None = None, *, retry: RetryPolicy | int | None = None, timeout: Seconds | None = None,  # noqa: A002 - the public name
+    ) -> Callable[[Action], Action]:  # fmt: skip
+        """Register the decorated function, plain or ``async``, as a task.
 
         Args:
             id: by default the function's name.
             retry: how often it is tried: a policy, or the number of tries in all; by default once.
+            timeout: how long one try may take, seconds or a ``timedelta``; one that takes longer is given up, which counts as
+                a failure. Its body is left to itself: it can change nothing more, and sees that by ``ctx.cancelled``.
         """
 
         def register(action: Action) -> Action:
-            self.add_task(getattr(action, "__name__", "") if id is None else id, action, retry=retry)
+            self.add_task(getattr(action, "__name__", "") if id is None else id, action, retry=retry, timeout=timeout)
             return action
 
         return register
 
-    def add_task(self, id: str, action: Callable[..., Any], *, retry: RetryPolicy | int | None = None) -> None:  # noqa: A002 - the public name
+    def add_task(
+        self, id: str, action: Callable[..., Any], *, retry: RetryPolicy | int | None = None, timeout: Seconds | None = None,  # noqa: A002 - the public name
+    ) -> None:  # fmt: skip
         """Register *action* under *id*, as `task` does; one that is registered already is replaced."""
         if "#" in check_key(id, "Task id"):
             raise InvalidKeyError("Task id", id, "holds '#', which numbers the instances of a task; choose an id without it")
         policy = retry if isinstance(retry, RetryPolicy) else RetryPolicy(max_attempts=1 if retry is None else retry)
-        self._tasks[id] = Task(id, action, self._tasks, policy)
+        span = None if timeout is None else check_span("timeout", timeout)
+        if span is not None and not span:
+            raise InvalidOptionError("timeout", timeout, "leaves no time to run; give more than 0 seconds, or None for no end")
+        self._tasks[id] = Task(id, action, self._tasks, policy, span, self._limits)
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -123,6 +143,41 @@ class Flow:
         next(chunks)  # begins the run now, and raises now what keeps it from beginning
         return cast("Iterator[StreamChunk]", chunks)
 
+    async def arun(
+        self, start_task_id: str, inputs: Mapping[str, Any] | None = None, *, run_id: str | None = None,
+        context: Context | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Run to the end as `run` does, waiting on the running event loop; ``async`` tasks run on that, too.
+
+        Cancelled, it leaves the run paused, to be resumed.
+        """
+        async with self._awaited(start_task_id, inputs, run_id, context or self.context) as run:
+            return await run.aresult()
+
+    async def astream(
+        self, start_task_id: str, inputs: Mapping[str, Any] | None = None, *, run_id: str | None = None,
+        context: Context | None = None,
+    ) -> AsyncIterator[StreamChunk]:  # fmt: skip
+        """Start a run as `arun` does when the first chunk is asked for, and yield its chunks as `stream` does."""
+        async with self._awaited(start_task_id, inputs, run_id, context or self.context) as run:
+            async for chunk in run.astream():
+                yield chunk
+            await run.aresult()
+
+    @asynccontextmanager
+    async def _awaited(
+        self, task_id: str, inputs: Mapping[str, Any] | None, run_id: str | None, context: Context
+    ) -> AsyncIterator[Run]:
+        """Begin a run beside the event loop; leave it paused if the caller is cancelled."""
+        loop = Loop(asyncio.get_running_loop())
+        begin = asyncio.ensure_future(asyncio.to_thread(self._begin, task_id, inputs, run_id, context, loop))
+        try:
+            run = await asyncio.shield(begin)
+            yield run
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
+            begin.add_done_callback(_interrupt)
+            raise
+
     def _follow(self, begin: Callable[[], Run]) -> Iterator[StreamChunk | None]:
         with self._interruptible(begin) as run:
             yield None
@@ -136,7 +191,9 @@ class Flow:
         """Start a run in a new context, unless one is given, and return without waiting for it."""
         return self._begin(start_task_id, inputs, run_id, context or Context())
 
-    def _begin(self, task_id: str, inputs: Mapping[str, Any] | None, run_id: str | None, context: Context) -> Run:
+    def _begin(
+        self, task_id: str, inputs: Mapping[str, Any] | None, run_id: str | None, context: Context, loop: Loop | None = None
+    ) -> Run:
         from liteflow.engine.engine import Start  # noqa: PLC0415 - the engine brings SQLAlchemy, which takes long to import
 
         if not isinstance(inputs, Mapping | None):
@@ -144,22 +201,23 @@ class Flow:
         engine = self._opened()
         if context is not self.context:
             self._adopt(_checked(context))
-        start = Start(task_id, inputs)
+        start = Start(task_id, inputs, loop)
         begun = engine.start(start, context.id, run_id)
         if not isinstance(begun, dict):
             return Run(engine, begun.run_id, begun)
-        if begun["flow"] != self.name or not start.is_of(begun):
+        if not engine.is_of(start, begun):
             raise RunConflictError(
                 begun["id"], "was started with another task, other inputs or by another flow; choose another run_id"
             )
-        return self._again(engine, begun["id"], RunStatus(begun["status"]))
+        return self._again(engine, begun["id"], RunStatus(begun["status"]), loop)
 
-    def _again(self, engine: Engine, run_id: str, status: RunStatus) -> Run:
+    @staticmethod
+    def _again(engine: Engine, run_id: str, status: RunStatus, loop: Loop | None) -> Run:
         """Return the run of an id that was used before: resumed if it stands still."""
         if status.is_final or run_id in engine.drivers:
             return Run(engine, run_id, engine.drivers.get(run_id))
         try:
-            return self.resume(run_id)
+            return Run(engine, run_id, engine.take(run_id, loop=loop, by_itself=True))
         except RunConflictError:  # live elsewhere, or final by now
             return Run(engine, run_id)
 
@@ -210,9 +268,17 @@ class Flow:
     def _opened(self) -> Engine:
         with self._lock:
             if self._engine is None:
-                self._engine = _open(self.name, self._tasks, self._executor, self._store, self._durability, self._clock)
+                self._engine = self._open()
                 self._adopt(self.context)
             return self._engine
+
+    def _open(self) -> Engine:
+        from liteflow.engine.engine import Engine  # noqa: PLC0415 - the engine brings SQLAlchemy, which takes long to import
+
+        database = _database(self._store, self._durability)
+        key = partial(signing_key, os.environ.get("LITEFLOW_SECRET_KEY"), database.file) if self._pickle else None
+        codec = Codec(key, self._transform, self._limits.value_bytes)
+        return Engine(self.name, self._tasks, self._executor, database, self._clock, codec, self._limits)
 
     def _adopt(self, context: Context) -> None:
         """Keep a context in the flow's store from now on."""
@@ -265,6 +331,13 @@ def _tell(line: str) -> None:
             print(line, file=sys.stderr, flush=True)  # noqa: T201 - the contract: a script says how to go on
 
 
+def _interrupt(begin: asyncio.Future[Run]) -> None:
+    """Leave a run paused whose caller was cancelled; it may have been cancelled before the run began."""
+    if not begin.cancelled() and begin.exception() is None:
+        run = begin.result()
+        threading.Thread(target=run.interrupt, name="liteflow-interrupt", daemon=True).start()
+
+
 def _executor(executor: object) -> tuple[Executor, bool]:
     """Return the executor to use, and whether the flow owns it."""
     if executor is None:
@@ -272,25 +345,31 @@ def _executor(executor: object) -> tuple[Executor, bool]:
     if isinstance(executor, ThreadPoolExecutor):
         return PoolExecutor(executor), True
     if not isinstance(executor, Executor):
-        what = type(executor).__name__
-        raise LiteFlowError(f"{what} cannot run tasks; give PoolExecutor(), a ThreadPoolExecutor, or nothing for 4 threads")
+        what = type(executor).__qualname__
+        if type(executor).__module__.partition(".")[0] == "multiprocessing" or "ProcessPool" in what:
+            cure = (
+                "its processes cannot reach the run; for tasks on other processes give RayExecutor(), for CPU work beside threads "
+                "call the process pool from within a task"
+            )
+        else:
+            cure = "give PoolExecutor(), a ThreadPoolExecutor, or nothing for 4 threads"
+        raise InvalidOptionError("executor", executor, f"is a {what} and cannot run tasks: {cure}")
     return executor, False
 
 
-def _open(  # noqa: PLR0913, PLR0917 - what an engine consists of
-    name: str, tasks: dict[str, Any], executor: Executor, store: Any, durability: str, clock: Clock  # noqa: ANN401 - a URL or an Engine
-) -> Engine:  # fmt: skip
-    from liteflow.engine.engine import Engine  # noqa: PLC0415 - the engine brings SQLAlchemy, which takes long to import
-    from liteflow.store.database import Database  # noqa: PLC0415 - as above
+def _database(store: Any, durability: str) -> Database:  # noqa: ANN401 - a URL or a SQLAlchemy Engine
+    from liteflow.store.database import Database  # noqa: PLC0415 - it brings SQLAlchemy, which takes long to import
 
     database = Database(store or os.environ.get("LITEFLOW_STORE") or DEFAULT_STORE, durability=durability)
     database.open()
-    return Engine(name, tasks, executor, database, clock)
+    return database
 
 
 def _connect(context: Context, store: Any) -> None:  # noqa: ANN401 - a URL or a SQLAlchemy Engine
     """Connect a context to a store outside any flow."""
-    engine = _open("", {}, PoolExecutor(), store, "ack", SystemClock())
+    from liteflow.engine.engine import Engine  # noqa: PLC0415 - as above
+
+    engine = Engine("", {}, PoolExecutor(), _database(store, "ack"), SystemClock(), PLAIN, Limits())
     context.move_to(Observer(engine, context.id))
 
 

@@ -25,12 +25,15 @@ class NextTask:
         inputs: handed to the task as its ``inputs`` argument.
         spawn_another: start a second instance when one is active already, instead of merging into it.
         delay: start no earlier than this long after the dispatch; seconds or a ``timedelta``; takes up no thread.
+        wait_for: start once all these keys have been written since the run began, by its tasks or from outside (signals);
+            takes up no thread.
     """
 
     id: str
     inputs: Any = None
     spawn_another: bool = False
     delay: Seconds | None = field(default=None, kw_only=True)
+    wait_for: Sequence[str] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,12 @@ class TaskOutput:
     Attributes:
         output: the value that becomes the value of the instance's key.
         next_tasks: the tasks to dispatch; ``None`` and an empty list both mean none.
+        join: a task to start once, when all of *next_tasks* have completed; it finds their outputs in ``ctx.joined``.
     """
 
     output: Any
     next_tasks: Sequence[NextTask] | None = None
+    join: NextTask | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,33 @@ class RetryPolicy:
         except OverflowError:
             wait = longest
         return wait * (1 - chance / 2) if self.jitter else wait
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a run may grow before something is taken to be wrong with it; each at least 1.
+
+    Attributes:
+        tasks: dispatches of a run; one more pauses it, and it goes on under a higher limit.
+        dispatches: next tasks of one attempt; more fail the attempt.
+        chunks: stream chunks of one attempt; one more fails the attempt.
+        value_bytes: of one value as text; a larger one is refused where it is set.
+        crashes: how often in a row a run may bring down its process without completing anything, before `Flow.recover` and
+            a start under its id leave it paused.
+    """
+
+    tasks: int = 1_000_000
+    dispatches: int = 100_000
+    chunks: int = 1_000_000
+    value_bytes: int = 64 * 2**20
+    crashes: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuse what would let nothing run."""
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InvalidOptionError(name, value, "lets nothing run; give a whole number of at least 1")
 
 
 def check_span(name: str, span: Seconds) -> timedelta:
@@ -153,6 +185,11 @@ class TaskStatus(StrEnum):
     CANCELLED = "cancelled"
 
     @property
+    def may_run(self) -> bool:
+        """Whether such a dispatch runs, or may start."""
+        return self in (TaskStatus.PENDING, TaskStatus.RUNNING)
+
+    @property
     def is_final(self) -> bool:
         """Whether such a dispatch is done for good (a failed one runs again after ``resume``)."""
         return self in (TaskStatus.MERGED, TaskStatus.COMPLETED, TaskStatus.CANCELLED)
@@ -168,6 +205,7 @@ class Dispatch:
         instance: 1 for the instance whose key is the task's id, n for ``id#n``.
         inputs: the encoded inputs; ``None`` when it has none.
         dispatched_by: the number of the dispatch that asked for it; ``None`` for the run's first.
+        joins: how many dispatches it waits for as their join; ``None`` if it is none.
     """
 
     number: int
@@ -175,6 +213,7 @@ class Dispatch:
     instance: int = 1
     inputs: str | None = None
     dispatched_by: int | None = None
+    joins: int | None = None
 
     @property
     def key(self) -> str:
@@ -199,7 +238,24 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """One dispatch as ``Run.tasks()`` shows it; times are aware UTC."""
+    """One dispatch as ``Run.tasks()`` shows it; times are aware UTC.
+
+    Attributes:
+        number: its place in the order of dispatches of its run, from 1.
+        key: the instance that executes it.
+        task_id: the task.
+        status: where it stands.
+        attempts: how many tries have begun.
+        inputs: what it was given.
+        dispatched_by: the number of the dispatch that asked for it; ``None`` for the run's first.
+        merged_into: the number of the dispatch that does its work, if it was merged.
+        dispatched_at: when it was asked for.
+        started_at: when its last attempt began.
+        finished_at: when it completed.
+        error: what its last failed attempt raised.
+        not_before: when it may start, or be tried again, at the earliest.
+        wait_for: the keys that it waits, or waited, for.
+    """
 
     number: int
     key: str
@@ -213,6 +269,8 @@ class TaskRecord:
     started_at: datetime | None
     finished_at: datetime | None
     error: Failure | None
+    not_before: datetime | None = None
+    wait_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from liteflow.clock import from_text
 from liteflow.codec import decode
 from liteflow.context import Context, PortContext
 from liteflow.engine.observer import Observer
-from liteflow.engine.streams import Chunk, follow
+from liteflow.engine.streams import Chunk, Follower
 from liteflow.errors import GetTimeoutError, LiteFlowError, RunCancelledError, RunConflictError, RunPausedError, TaskFailedError
 from liteflow.model import Failure, RunStatus, StreamChunk, TaskRecord, TaskStatus
+from liteflow.places import of_inputs, of_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from liteflow.engine.driver import RunDriver
     from liteflow.engine.engine import Engine
@@ -56,8 +59,7 @@ class Run:
     @property
     def context(self) -> Context:
         """The context in which it happens."""
-        context_id = self._engine.run(self.id)["context_id"]
-        return PortContext(context_id, Observer(self._engine, context_id))
+        return PortContext(self._context_id, Observer(self._engine, self._context_id))
 
     def wait(self, timeout: float | None = None) -> RunStatus:
         """Wait until it stands still, but no longer than *timeout* seconds; return where it stands."""
@@ -94,9 +96,19 @@ class Run:
             GetTimeoutError: it did not end within *timeout*.
             StoreError: this process could not go on recording it.
         """
-        status = self.wait(timeout)
+        return self._ended(self.wait(timeout), timeout)
+
+    async def aresult(self, timeout: float | None = None) -> dict[str, Any]:  # noqa: ASYNC109 - the twin of `result`
+        """Return what `result` does, waiting on the event loop."""
+        if self._driver is None:
+            return await asyncio.to_thread(self.result, timeout)
+        await self._driver.over.heard(timeout)
+        return await asyncio.to_thread(self._ended, self.status, timeout)
+
+    def _ended(self, status: RunStatus, timeout: float | None) -> dict[str, Any]:
         if status is RunStatus.COMPLETED:
-            return {key: decode(text) for key, text in self._engine.services.queries.result(self.id)}
+            codec, result = self._engine.services.codec, self._engine.services.queries.result(self.id)
+            return {key: codec.decode(text, of_key(self._context_id, key)) for key, text in result}
         if self._driver is not None and self._driver.error is not None:
             raise self._driver.error
         if status is RunStatus.FAILED and (error := self.error) is not None:
@@ -117,6 +129,16 @@ class Run:
             view: ``"live"`` for chunks as they are written; a higher ``attempt`` of a key withdraws the earlier ones. ``"final"``
                 for committed ones only, in the same order: a chunk waits there for the attempts that wrote before it.
         """
+        follower = self._follower(after, view)
+        return (chunk for chunks in follower for chunk in self._shown(chunks))
+
+    async def astream(self, after: int = 0, view: Literal["live", "final"] = "live") -> AsyncIterator[StreamChunk]:
+        """Yield what `stream` does, waiting on the event loop."""
+        async for chunks in self._follower(after, view):
+            for chunk in self._shown(chunks):
+                yield chunk
+
+    def _follower(self, after: int, view: str) -> Follower:
         if view not in ("live", "final"):
             msg = f'view is {view!r}; write "live" or "final"'
             raise LiteFlowError(msg)
@@ -128,23 +150,43 @@ class Run:
                 for number, task_id, key, attempt, text, status in queries.stream(self.id, after=seq)
             ]
 
-        return follow(after, view, read=read, feed=None if driver is None else driver.feed, is_live=self._is_live)
+        return Follower(after, view, read=read, feed=None if driver is None else driver.feed, is_live=self._is_live)
+
+    def _shown(self, chunks: list[Chunk]) -> Iterator[StreamChunk]:
+        """Yield chunks as their reader gets them."""
+        codec = self._engine.services.codec
+        for chunk in chunks:
+            yield chunk.shown(codec.decode(chunk.text, of_key(self._context_id, chunk.key)))
+
+    @cached_property
+    def _context_id(self) -> str:
+        return str(self._engine.run(self.id)["context_id"])
 
     def tasks(self) -> list[TaskRecord]:
         """Return one record a dispatch, in dispatch order."""
+        shown, where = self._engine.services.shown, of_inputs(self.id)
         return [
             TaskRecord(
-                number, key, task_id, TaskStatus(status), attempts, None if inputs is None else decode(inputs, lenient=True),
-                by, merged, from_text(dispatched), started and from_text(started), finished and from_text(finished),
-                Failure(*error) if error[0] is not None else None,
+                number, key, task_id, TaskStatus(status), attempts, shown(inputs, where), by, merged, from_text(dispatched),
+                started and from_text(started), finished and from_text(finished),
+                Failure(*error) if error[0] is not None else None, not_before and from_text(not_before),
+                tuple(decode(wait_for)) if wait_for else (),
             )
-            for number, key, task_id, status, attempts, inputs, by, merged, dispatched, started, finished, *error
-            in self._engine.services.queries.tasks(self.id)
+            for number, key, task_id, status, attempts, inputs, by, merged, dispatched, started, finished, not_before, wait_for,
+            *error in self._engine.services.queries.tasks(self.id)
         ]  # fmt: skip
+
+    def cancel(self) -> None:
+        """End it for good: what runs is given up, what is not completed never will be; what completed is kept.
+
+        Raises:
+            RunConflictError: it is completed, or live in another process.
+        """
+        self._engine.cancel(self.id)
 
     def interrupt(self) -> bool:
         """Let it stand still at once, resumable; return whether this process drives it."""
-        if self._driver is None or self._driver.over.is_set():
+        if self._driver is None or self._driver.over.has_rung:
             return False
         threading.Thread(
             target=self._driver.halt, args=(RunStatus.PAUSED, "interrupted"), name="liteflow-interrupt", daemon=True

@@ -65,7 +65,7 @@ class Rows:
     failed: int | None = None
 
     def record(self, decision: Decision):
-        for dispatch, status, into, _ in decision.dispatched:
+        for dispatch, status, into, *_ in decision.dispatched:
             keys = [row.dispatch.key for row in self.rows.values()]
             new = into is None and status is TaskStatus.PENDING
             promise(not (new and dispatch.instance > 1 and dispatch.key in keys), "no instance number is used twice", dispatch)

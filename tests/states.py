@@ -47,4 +47,4 @@ def loaded(
 def ask(state: RunState, *requests: Request):
     """Let dispatch 2 complete with these requests; return what is recorded of them: number, key, status and host."""
     decision = state.completed(2, requests)
-    return [(d.number, d.key, status, into) for d, status, into, _ in decision.dispatched]
+    return [(d.number, d.key, status, into) for d, status, into, *_ in decision.dispatched]

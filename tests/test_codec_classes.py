@@ -9,6 +9,7 @@ from pathlib import Path, PosixPath
 import pytest
 
 from liteflow import codec
+from liteflow.codec import forms
 from liteflow.codec import decode, encode, register
 from liteflow.errors import SerializationError
 from tests.values import Money, Order, stored
@@ -16,8 +17,8 @@ from tests.values import Money, Order, stored
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "_REGISTERED", {})
-    monkeypatch.setattr(codec, "_NAMED", {})
+    monkeypatch.setattr(forms, "REGISTERED", {})
+    monkeypatch.setattr(forms, "NAMED", {})
 
 
 # -- register --------------------------------------------------------------------------------------------------------
@@ -112,7 +113,7 @@ def run(*arguments: str, folder: Path) -> str:
         capture_output=True,
         text=True,
         timeout=60,
-        env={"PYTHONPATH": f"{folder}:{Path(codec.__file__).parents[1]}"},
+        env={"PYTHONPATH": f"{folder}:{Path(codec.__file__).parents[2]}"},
         check=False,
     )
     assert done.returncode == 0, done.stderr

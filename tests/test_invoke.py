@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from liteflow.errors import LiteFlowError
-from liteflow.executor.invoke import MAX_TEXT, Raised, bind, describe
+from liteflow.executor.invoke import MAX_TEXT, Raised, Body, describe
 from liteflow.model import TaskOutput
 
 CTX = object()
 
 
 def outcome(fn: Any, inputs: Any = None) -> Any:
-    return bind(fn)(CTX, lambda: inputs)
+    return Body(fn)(CTX, lambda: inputs)
 
 
 class Body:
@@ -57,7 +57,7 @@ def test_inputs_are_not_even_asked_for_otherwise(fn: Any):
     def inputs():
         raise AssertionError
 
-    assert bind(fn)(CTX, inputs).output is CTX
+    assert Body(fn)(CTX, inputs).output is CTX
 
 
 def test_a_builtin_that_does_not_tell_its_parameters_is_called_with_the_context():
@@ -88,7 +88,7 @@ class Later:
 @pytest.mark.parametrize("fn", [later, slowly, partial(later), Later()])
 def test_an_async_task_is_refused_with_the_cure(fn: Any):
     with pytest.raises(LiteFlowError, match=r"it is async, .*; write it with a plain def") as refused:
-        bind(fn)
+        Body(fn)
 
     assert isinstance(refused.value, TypeError)
 
@@ -104,7 +104,7 @@ def test_an_async_task_is_refused_with_the_cure(fn: Any):
 )
 def test_what_cannot_be_called_as_a_task_is_refused_when_it_is_registered(fn: Any, told: str):
     with pytest.raises(LiteFlowError, match=told):
-        bind(fn)
+        Body(fn)
 
 
 # ---------------------------------------------------------------- what a task raises
@@ -131,7 +131,7 @@ def test_inputs_that_cannot_be_read_fail_the_task():
     def inputs():
         raise LookupError("gone")
 
-    assert isinstance(bind(lambda _, inputs: inputs)(CTX, inputs).exception, LookupError)
+    assert isinstance(Body(lambda _, inputs: inputs)(CTX, inputs).exception, LookupError)
 
 
 class Custom(Exception):  # noqa: N818 - its name is told, whatever it ends with

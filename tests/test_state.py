@@ -141,7 +141,7 @@ def test_whether_inputs_are_equal_is_not_for_the_state_to_say():
 
     decision = state.completed(1, [Request("a", "X"), Request("a", "x")])
 
-    assert [(status, into) for _, status, into, _ in decision.dispatched] == [(PENDING, None), (MERGED, 2)]
+    assert [(status, into) for _, status, into, *_ in decision.dispatched] == [(PENDING, None), (MERGED, 2)]
 
 
 def test_only_a_dispatch_that_asks_for_nothing_is_a_leaf():
@@ -161,7 +161,7 @@ def test_dispatches_are_numbered_in_the_order_of_the_commits_that_hold_them():
     first = state.completed(3, [Request("c"), Request("d")])
     second = state.completed(2, [Request("e")])
 
-    numbered = [(d.number, d.task_id, d.dispatched_by) for d, _, _, _ in first.dispatched + second.dispatched]
+    numbered = [(d.number, d.task_id, d.dispatched_by) for d, *_ in first.dispatched + second.dispatched]
     assert numbered == [(4, "c", 3), (5, "d", 3), (6, "e", 2)]
 
 
@@ -208,7 +208,7 @@ def test_what_runs_when_another_fails_is_let_finish_and_what_it_dispatches_is_ke
     assert state.failed(2).run is None
     decision = state.completed(3, [Request("c")])
 
-    assert [d.task_id for d, _, _, _ in decision.dispatched] == ["c"]
+    assert [d.task_id for d, *_ in decision.dispatched] == ["c"]
     assert decision.run is RunStatus.FAILED
     assert set(state.live) == {2, 4}
 

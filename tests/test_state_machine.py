@@ -203,7 +203,7 @@ class NoStaleRerun(RunState):
 
 class RequestsLostInConflict(RunState):
     def completed(self, number: int, requests: Sequence[Request], **what: Collection[str]) -> Decision:
-        return super().completed(number, () if self.live[number].contends else requests, **what)
+        return super().completed(number, () if number in self._turns._contends else requests, **what)
 
 
 class FollowersLostInConflict(RunState):
@@ -243,9 +243,10 @@ class OldestInstanceByDispatch(RunState):
 
 class TurnsKeptWhileWaiting(RunState):
     def blocks(self, number: int, key: str) -> bool:
-        contends, self.live[number].contends = self.live[number].contends, frozenset()
+        contends = self._turns._contends.pop(number, None)
         closes = super().blocks(number, key)
-        self.live[number].contends = contends
+        if contends is not None:
+            self._turns._contends[number] = contends
         return closes
 
 
@@ -266,11 +267,12 @@ class FailureStopsNothing(RunState):
 
 
 class TurnsSideBySide(RunState):
-    def _dispatch(self, request: Request, by: int | None, decision: Decision):
-        super()._dispatch(request, by, decision)
+    def _dispatch(self, request: Request, by: int | None, decision: Decision, *rest: Any, **more: Any) -> int:
+        watched = super()._dispatch(request, by, decision, *rest, **more)
         new = decision.dispatched[-1]
         if new.status is TaskStatus.BEHIND:
             self._ready.append(new.dispatch.number)
+        return watched
 
     def begin(self, number: int) -> int | None:
         if number in self.live and self.live[number].status is TaskStatus.BEHIND:
@@ -279,9 +281,11 @@ class TurnsSideBySide(RunState):
 
 
 class NoTurns(RunState):
-    def _give_turns(self):
-        self._ready.extend(self._in_turn)
-        self._in_turn.clear()
+    def _conflict(self, number: int, keys: Collection[str]) -> Decision:
+        decision = super()._conflict(number, keys)
+        self._ready.extend(self._turns._in_line)
+        self._turns._in_line.clear()
+        return decision
 
 
 PLANTED = {

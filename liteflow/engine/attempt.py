@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from liteflow.bell import Bell
+from liteflow.clock import derived_id
+from liteflow.engine.events import Checkpoint, Step
+from liteflow.errors import InvalidKeyError, LimitExceededError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
+    from liteflow.codec import Codec
     from liteflow.engine.decision import Entry
     from liteflow.engine.reading import Reading
+    from liteflow.engine.ticker import Call
     from liteflow.errors import LiteFlowError
-    from liteflow.model import Value, Version
+    from liteflow.model import Limits, Value, Version
 
-    Change = Callable[[str | None], str]
+    Change = Callable[[str | None], str | None]
 
 FLUSH_SECONDS = 0.02
 
@@ -23,10 +30,14 @@ class Host(Protocol):
     """What an attempt asks of the run it belongs to."""
 
     run_id: str
+    context_id: str
     reading: Reading
+    codec: Codec
+    limits: Limits
 
     def buffered(self, attempt: Attempt) -> None: ...  # noqa: D102 - as in `RunDriver`
     def emit(self, attempt: Attempt, task_id: str, text: str) -> None: ...  # noqa: D102 - as in `RunDriver`
+    def record(self, event: Checkpoint | Step) -> None: ...  # noqa: D102 - as in `RunDriver`
 
 
 class Attempt:
@@ -34,33 +45,55 @@ class Attempt:
 
     Attributes:
         run_id: the run.
+        context_id: the context it happens in.
+        codec: how its values become text.
         dispatch: what is executed.
         attempt: which try it is, from 1.
         failures: how many tries before it failed.
-        own: its last write of each key.
-        writes: all its writes, in order.
+        is_async: whether its body runs on an event loop.
+        own: its last write of each key, ``None`` for one it has deleted.
+        writes: all its writes since its last checkpoint, in order.
         recorded_writes: how many of them are in the store, as open writes.
         is_recorded: whether the store knows that it began.
-        reads: the version of each committed value it read, 0 for an absent key.
+        reads: the version of each committed value it read since its last checkpoint, 0 for an absent key.
         scanned: the context's version when it first asked for the set of keys.
+        gathered: of each task whose outputs it gathered, the context's version then.
+        earlier: what it read before its last checkpoint.
+        looked: the context's version at that checkpoint, if it had asked for the set of keys by then.
+        is_outdated: whether something of that had changed by the checkpoint.
         bases: for each key that it has updated: the committed value that the first update was applied to.
+        update_error: what an update raised when a checkpoint applied it to a fresh value.
+        kept_seq: the number of its last chunk that a checkpoint has committed.
         given_up: why it can do nothing more; ``None`` while it can.
+        abandon: has nobody wait for its body any more.
+        expire: the call that is to give it up when its time is over, if it has a time.
         started_at: when it began.
     """
 
-    def __init__(self, driver: Host, entry: Entry, started_at: datetime) -> None:
-        self._driver, self.dispatch, self.started_at = driver, entry.dispatch, started_at
-        self.run_id, self.attempt, self.failures = driver.run_id, entry.attempts, entry.failures
-        self.own: dict[str, str] = {}
-        self.writes: list[tuple[str, str]] = []
+    def __init__(self, host: Host, entry: Entry, started_at: datetime, *, is_async: bool = False) -> None:
+        self._host, self.dispatch, self.started_at, self.is_async = host, entry.dispatch, started_at, is_async
+        self.run_id, self.context_id, self.codec = host.run_id, host.context_id, host.codec
+        self.attempt, self.failures = entry.attempts, entry.failures
+        self.own: dict[str, str | None] = {}
+        self.writes: list[tuple[str, str | None]] = []
         self.recorded_writes = 0
         self.is_recorded = False
         self.reads: dict[str, int] = {}
         self.scanned: int | None = None
+        self.gathered: dict[str, int] = {}
+        self.earlier: dict[str, int] = {}
+        self.looked: int | None = None
+        self.is_outdated = False
         self.bases: dict[str, Value] = {}
+        self.update_error: Exception | None = None
         self._changes: dict[int, Change] = {}  # of each write that is an update: its place in order, and what it does
         self.rewritten: list[int] = []
+        self._chunks = self.kept_seq = 0
+        self._steps: dict[str, str] | None = None
+        self._step_names: set[str] = set()
         self.given_up: LiteFlowError | None = None
+        self.abandon: Callable[[], None] = _nothing
+        self.expire: Call | None = None
 
     @property
     def id(self) -> tuple[int, int]:
@@ -72,28 +105,48 @@ class Attempt:
         """How many of its writes are not in the store yet."""
         return len(self.writes) - self.recorded_writes
 
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this dispatch, and for nothing else."""
+        return derived_id(self.context_id, self.run_id, str(self.dispatch.number))
+
+    @property
+    def all_reads(self) -> dict[str, int]:
+        """What it read, as it is recorded; ``task#*`` stands for the outputs of all instances of a task."""
+        return {**self.reads, **self.earlier, **{f"{task}#*": version for task, version in self.gathered.items()}}
+
     def is_slow(self, now: datetime) -> bool:
         """Whether it has run long enough for others to be told."""
         return (now - self.started_at).total_seconds() >= FLUSH_SECONDS
+
+    def returned(self) -> None:
+        """Its body has come to an end: its time does not matter any more."""
+        if self.expire is not None:
+            self.expire.cancel()
 
     def check(self) -> None:
         """Raise why this attempt was given up, if it was."""
         if self.given_up is not None:
             raise self.given_up
 
+    # -- values ----------------------------------------------------------------------------------------------------
+
     def get(self, key: str, *, wait: bool, timeout: float | None) -> str | None:
         """Return its own write, else what rule R4 says."""
         self.check()
-        text = self.own.get(key)
-        return text if text is not None else self._driver.reading.read(self, key, wait=wait, timeout=timeout)
+        return self.own[key] if key in self.own else self._host.reading.read(self, key, wait=wait, timeout=timeout)
+
+    async def aget(self, key: str, *, wait: bool, timeout: float | None) -> str | None:  # noqa: ASYNC109 - the twin of `get`
+        """Return its own write, else what rule R4 says, waiting on the event loop."""
+        self.check()
+        return self.own[key] if key in self.own else await self._host.reading.aread(self, key, wait=wait, timeout=timeout)
 
     def peek(self, key: str) -> str | None:
         """Return its own write, else the committed value."""
         self.check()
-        text = self.own.get(key)
-        return text if text is not None else self._driver.reading.peek(self, key)
+        return self.own[key] if key in self.own else self._host.reading.peek(self, key)
 
-    def set(self, items: Sequence[tuple[str, str]]) -> None:
+    def set(self, items: Sequence[tuple[str, str | None]]) -> None:
         """Put writes into the buffer."""
         self.check()
         for key, _ in items:
@@ -101,24 +154,26 @@ class Attempt:
                 self.reads.setdefault(key, self.bases[key].version)
         self.own.update(items)
         self.writes.extend(items)
-        self._driver.buffered(self)
+        self._host.buffered(self)
 
     def keys(self) -> list[str]:
         """Return the keys as this attempt sees them."""
         self.check()
-        return list(dict.fromkeys([*self._driver.reading.keys(self), *self.own]))
+        keys = dict.fromkeys([*self._host.reading.keys(self), *self.own])
+        return [key for key in keys if key not in self.own or self.own[key] is not None]
 
     def update(self, key: str, change: Callable[[str | None], str]) -> str:
         """Change what this attempt sees; `reapply` changes the fresh value if another commit comes between."""
         self.check()
-        seen = self.own.get(key)
-        if seen is None:
-            self.bases[key] = self._driver.reading.value(key)
+        if key in self.own:
+            seen = self.own[key]
+        else:
+            self.bases[key] = self._host.reading.value(key)
             seen = self.bases[key].text
         text = self.own[key] = change(seen)
         self._changes[len(self.writes)] = change
         self.writes.append((key, text))
-        self._driver.buffered(self)
+        self._host.buffered(self)
         return text
 
     def keys_set(self) -> AbstractSet[str]:
@@ -131,7 +186,7 @@ class Attempt:
 
     def reapply(self, fresh: Callable[[str], Value]) -> None:
         """Apply its updates again, in order, to fresh values; raises what they raise."""
-        own: dict[str, str] = {}
+        own: dict[str, str | None] = {}
         self.bases = {key: fresh(key) for key in self.bases}
         for place, (key, text) in enumerate(self.writes):
             change = self._changes.get(place)
@@ -144,13 +199,75 @@ class Attempt:
 
     def history(self, key: str) -> list[Version]:
         """Return the committed writes of a key."""
-        return self._driver.reading.history(key)
+        return self._host.reading.history(key)
 
     def at(self, version: int) -> dict[str, str]:
         """Return the text of every key as of a version."""
-        return self._driver.reading.at(version)
+        return self._host.reading.at(version)
+
+    # -- what others have put out ----------------------------------------------------------------------------------
+
+    def gather(self, task_id: str) -> list[tuple[str, str]]:
+        """Return keys and outputs of all other instances of a task, waiting for them."""
+        self.check()
+        return self._host.reading.gather(self, task_id)
+
+    async def agather(self, task_id: str) -> list[tuple[str, str]]:
+        """Return keys and outputs of all other instances of a task, waiting for them on the event loop."""
+        self.check()
+        return await self._host.reading.agather(self, task_id)
+
+    def joined(self) -> list[tuple[str, str]] | None:
+        """Return keys and outputs of those that it was dispatched to join; ``None`` if it is no join."""
+        self.check()
+        return None if self.dispatch.joins is None else self._host.reading.joined(self.dispatch.number)
+
+    # -- what takes effect before the end --------------------------------------------------------------------------
 
     def emit(self, task_id: str, text: str) -> None:
         """Add a chunk to the run's stream."""
         self.check()
-        self._driver.emit(self, task_id, text)
+        if self._chunks == self._host.limits.chunks:
+            raise LimitExceededError(f"task {self.dispatch.key} has put out {self._chunks} chunks", "chunks", self._chunks)
+        self._chunks += 1
+        self._host.emit(self, task_id, text)
+
+    def step(self, name: str) -> str | None:
+        """Return the recorded result of a step, ``None`` if there is none yet."""
+        self.check()
+        if name in self._step_names:
+            raise InvalidKeyError("Step name", name, "was used before in this attempt; give each step a name of its own")
+        self._step_names.add(name)
+        if self._steps is None:
+            self._steps = self._host.reading.steps(self.dispatch.number)
+        return self._steps.get(name)
+
+    def record_step(self, name: str, text: str) -> None:
+        """Have the result of a step on the disk."""
+        self.check()
+        self._host.record(Step(self, name, text, Bell()))
+        self.check()
+
+    def checkpoint(self) -> None:
+        """Commit what it has written so far."""
+        self.check()
+        self._host.record(Checkpoint(self, Bell()))
+        self.check()
+        if self.update_error is not None:
+            raise self.update_error
+
+    def kept(self, first_version: int, seq: int, *, is_outdated: bool) -> None:
+        """A checkpoint commits what it wrote, from *first_version* and up to chunk *seq*: what follows is a new transaction."""
+        self.is_outdated |= is_outdated
+        self.earlier = {**self.reads, **self.earlier}
+        for version, (key, _) in enumerate(self.writes, first_version):
+            if key in self.earlier:
+                self.earlier[key] = version
+        if self.scanned is not None or self.looked is not None:
+            self.looked = first_version + len(self.writes) - 1
+        self.own, self.writes, self.reads, self.bases, self._changes, self.rewritten = {}, [], {}, {}, {}, []
+        self.recorded_writes, self.kept_seq, self.scanned = 0, seq, None
+
+
+def _nothing() -> None:
+    """Abandon nobody."""

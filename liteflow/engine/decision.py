@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 
 
 class Request(NamedTuple):
-    """A `NextTask` with its inputs encoded; its *delay* becomes *not_before* when it is dispatched."""
+    """A `NextTask` with its inputs encoded.
+
+    When it is dispatched, its *delay* becomes *not_before*, and *missing* holds those keys of *wait_for* that are not written yet.
+    """
 
     task_id: str
     inputs: str | None = None
     spawn_another: bool = False
     delay: timedelta | None = None
+    wait_for: tuple[str, ...] = ()
     not_before: datetime | None = None
+    missing: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -33,10 +38,12 @@ class Entry:
         attempts: how many attempts have begun.
         failures: how many of them failed.
         not_before: when it may start at the earliest.
+        wait_for: the keys to be written before it may start.
+        missing: those of them that are not written yet.
+        members: of a join: the dispatches whose completion it still waits for.
+        join: the number of the join that waits for this dispatch.
         merges_into: of one that is behind: the running dispatch that makes it needless, unless what that one read changes.
         waits_for: the key its attempt is blocked on; not recorded.
-        contends: the keys over which it lost a conflict; not recorded.
-        handed: whether it was given out to be run; not recorded.
         is_due: whether its time has come; not recorded.
     """
 
@@ -45,11 +52,18 @@ class Entry:
     attempts: int = 0
     merges_into: int | None = None
     waits_for: str | None = None
-    contends: frozenset[str] = frozenset()
-    handed: bool = False
     is_due: bool = False
     failures: int = 0
     not_before: datetime | None = None
+    wait_for: tuple[str, ...] = ()
+    missing: set[str] = field(default_factory=set)
+    members: set[int] = field(default_factory=set)
+    join: int | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it waits for no time, no key and no dispatch before it may start."""
+        return (self.not_before is None or self.is_due) and not self.missing and not self.members
 
 
 class Recorded(NamedTuple):
@@ -59,6 +73,8 @@ class Recorded(NamedTuple):
     status: TaskStatus
     merged_into: int | None
     not_before: datetime | None = None
+    wait_for: tuple[str, ...] = ()
+    join: int | None = None
 
 
 @dataclass(slots=True)
@@ -67,7 +83,7 @@ class Decision:
 
     Attributes:
         conflicted: the attempt takes no effect and its dispatch runs again, because what it read and wrote was changed meanwhile.
-        leaf: the dispatch completed and asked for nothing more.
+        leaf: the dispatch completed, asked for nothing more, and no join waits for it: its output is in the run's result.
         dispatched: new dispatches, in order.
         merged: pairs of a recorded dispatch and the one that does its work.
         moved: recorded dispatches whose status changed otherwise.

@@ -1,42 +1,57 @@
 """Carries one run out: state <-> store <-> executor. The only writer of a run.
 
-What happens is posted as an event. Whoever leads the next commit takes all events, asks the state what follows, records it in
-one transaction, and shows and starts it once that has succeeded. So the state, the store and what tasks see move in one order.
+What happens is posted as an event. Whoever leads the next commit takes all events, has the scribe ask the state what follows,
+records it in one transaction, and shows and starts it once that has succeeded. So the state, the store and what tasks see move
+in one order.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from liteflow.bell import Bell
 from liteflow.engine.attempt import FLUSH_SECONDS, Attempt
-from liteflow.engine.events import Broke, Done, Event, Halt, updated
-from liteflow.engine.journal import Journal
+from liteflow.engine.events import Broke, Checkpoint, Done, Event, Halt, Step, updated
 from liteflow.engine.pace import Pace
 from liteflow.engine.reading import Reading
+from liteflow.engine.scribe import FLUSH_AT, Scribe
 from liteflow.engine.streams import HEADROOM
-from liteflow.errors import LiteFlowError, RunCancelledError, RunPausedError, TaskFailedError
-from liteflow.model import RunStatus
+from liteflow.errors import LiteFlowError, RunCancelledError, RunPausedError
+from liteflow.model import RunStatus, Value
 from liteflow.telemetry import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from contextvars import Context as Variables
 
-    from liteflow.engine.decision import Decision
     from liteflow.engine.services import Services
     from liteflow.engine.state import RunState
     from liteflow.engine.streams import Feed
+    from liteflow.engine.task import Task
     from liteflow.engine.values import Values
-    from liteflow.model import Failure, Value
+    from liteflow.executor.loop import Loop
     from liteflow.store.database import Transaction
 
-FLUSH_AT = 1_000  # writes of an attempt
 MOST_EVENTS = HEADROOM  # in one commit
 
 _thread = threading.local()  # is_ending: the job of this thread ends once its event is posted
+
+
+class Surroundings:
+    """What a run takes over from the code that began it.
+
+    Args:
+        variables: the context variables that its tasks see.
+        loop: where its ``async`` tasks run.
+    """
+
+    def __init__(self, variables: Variables, loop: Loop) -> None:
+        self.variables, self.loop = variables, loop
 
 
 class RunDriver:
@@ -45,45 +60,44 @@ class RunDriver:
     Args:
         services: what it works with.
         on_end: told when it is over, as far as this process is concerned.
-        run_id: the run.
-        context_id: its context.
+        row: the run, as recorded.
         fence: the token with which it commits.
-        state: the run as recorded.
+        state: what is recorded of its dispatches.
         values: the committed values of its context.
         feed: its stream.
-        variables: the context variables that its tasks see.
+        around: what it takes over from the code that began it.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts of a run
-        self, services: Services, on_end: Callable[[RunDriver], None], run_id: str, context_id: str, fence: int, state: RunState,
-        values: Values, feed: Feed, variables: Variables,
+        self, services: Services, on_end: Callable[[RunDriver], None], row: dict[str, object], fence: int, state: RunState,
+        values: Values, feed: Feed, around: Surroundings,
     ) -> None:  # fmt: skip
-        self.run_id, self.context_id, self.feed = run_id, context_id, feed
+        self.run_id, self.context_id, base = str(row["id"]), str(row["context_id"]), int(str(row["base_version"]))
+        self.feed, self.codec, self.limits = feed, services.codec, services.limits
         self._services, self._on_end = services, on_end
-        self._fence, self._state, self._values, self._variables = fence, state, values, variables
-        self.reading = Reading(services, context_id, state, values, self)
+        self._fence, self._state, self._values, self._around = fence, state, values, around
+        self.reading = Reading(services, state, values, self)
+        self._scribe = Scribe(services, self.run_id, self.context_id, base, state, values, feed, self.reading.waits)
         self._lock = self.reading.lock
         self._inbox: deque[Event] = deque()
         self._taken: list[Event] = []
         self._queued = self._has_more = False  # it takes part in a commit to come; has more than the one under way takes
         self._pace = Pace(services.clock)
-        self._late: list[Done] = []  # those whose updates were applied to what has changed since
-        self._attempts: dict[int, Attempt] = {}
         self._flush_due = False
         self._block: int | None = None
-        self._ending: tuple[RunStatus, str | None] | None = None
-        self._halt_reason: str | None = None
-        self._failure: TaskFailedError | None = None
         self.error: LiteFlowError | None = None
-        self.over = threading.Event()
+        self.over = Bell()
 
     # -- starting tasks --------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Hand what is ready to the executor, and see that what is delayed will be."""
+        """Hand what is ready to those who run it, and see that what is delayed will be."""
         with self._lock:
             numbers = self._take_ready()
+            waits = self._state.is_idle and not self._scribe.is_waiting
         self._submit(numbers, next_here=False)
+        if waits:
+            self.post(None)
 
     def _take_ready(self) -> list[int]:
         """Return what is to be started now, and have the ticker call for what is delayed."""
@@ -99,40 +113,77 @@ class RunDriver:
 
     def _submit(self, numbers: list[int], *, next_here: bool) -> None:
         for number in numbers:
-            self._services.executor.submit(partial(self._perform, number), next_here=next_here)
-            next_here = False
+            task = self._services.tasks.get(self._state.live[number].dispatch.task_id)
+            if task is not None and task.is_async:
+                self._submit_to_loop(number)
+            else:
+                self._services.executor.submit(_Job(self, number), next_here=next_here)
+                next_here = False
 
-    def _perform(self, number: int) -> None:
+    def _submit_to_loop(self, number: int) -> None:
+        try:
+            self._around.loop.start(partial(self._aperform, number), self._around.variables.copy())
+        except LiteFlowError as error:
+            self.post(Halt(RunStatus.PAUSED, str(error), at_once=True))
+
+    def perform(self, number: int, job: _Job) -> None:
         """Run one attempt, on a thread of the executor."""
         try:
-            self._attempt(number)
+            begun = self._begin(number, partial(getattr(self._services.executor, "abandon", print), job))
+            if begun is not None:
+                task, attempt = begun
+                event = self._around.variables.copy().run(task.perform, attempt)
+                attempt.returned()
+                _thread.is_ending = True
+                self.post(event)
+                _thread.is_ending = False
+                self._wait_for_commits()
         except Exception as error:  # noqa: BLE001 - an error of ours must not leave the run hanging
             self.refused(error)
 
-    def _attempt(self, number: int) -> None:
+    async def _aperform(self, number: int) -> None:
+        """Run one attempt of an ``async`` task, on the event loop."""
+        loop, current = asyncio.get_running_loop(), asyncio.current_task()
+        assert current is not None  # noqa: S101 - a coroutine that runs is a task's
+        try:
+            begun = self._begin(number, partial(_cancel_on, loop, current))
+            if begun is not None:
+                task, attempt = begun
+                event: Event = await task.aperform(attempt)
+                attempt.returned()
+                if current.cancelling() and attempt.given_up is None:  # not by us: its loop ends
+                    event = Halt(RunStatus.PAUSED, f"the event loop of task {attempt.dispatch.key} has ended", at_once=True)
+                self._services.ticker.call_in(0.0, partial(self.post, event))  # not here: a commit would stop the loop
+        except Exception as error:  # noqa: BLE001 - as in `perform`
+            self._services.ticker.call_in(0.0, partial(self.refused, error))
+
+    def _begin(self, number: int, abandon: Callable[[], None]) -> tuple[Task, Attempt] | None:
+        """Begin an attempt, unless there is a reason not to."""
         with self._lock:
             entry = self._state.live[number]
             task = self._services.tasks.get(entry.dispatch.task_id)
             began = self._state.begin(number) if task is not None else None
-            if began is not None:
-                attempt = self._attempts[number] = Attempt(self, entry, self._services.clock.now())
+            if task is not None and began is not None:
+                attempt = Attempt(self, entry, self._services.clock.now(), is_async=task.is_async)
+                attempt.abandon = abandon
+                self._scribe.attempts[number] = attempt
         if task is None:
             why = f"waits for task {entry.dispatch.task_id}, which the code does not have; add it and resume"
             self.post(Halt(RunStatus.PAUSED, why, at_once=False))
-        elif began is not None:
-            self._flush_later()
-            event = self._variables.copy().run(task.perform, attempt)
-            _thread.is_ending = True
-            self.post(event)
-            _thread.is_ending = False
-            self._wait_for_commits()
+        if task is None or began is None:
+            return None
+        self._flush_later()
+        if task.timeout is not None:
+            seconds = task.timeout.total_seconds()
+            attempt.expire = self._services.ticker.call_in(seconds, lambda: self.post(task.timed_out(attempt)))
+        return task, attempt
 
     # -- commits ---------------------------------------------------------------------------------------------------
 
     def post(self, event: Event) -> None:
         """Have *event* taken into the next commit; it is led here if nobody leads one."""
         with self._lock:
-            if self.over.is_set():
+            if self.over.has_rung:
                 return
             self._inbox.append(event)
             if isinstance(event, Done):
@@ -142,10 +193,16 @@ class RunDriver:
             self._queued = True
         self._services.database.join_commit(self)
 
+    def record(self, event: Checkpoint | Step) -> None:
+        """Have *event* on the disk; if that cannot be, the attempt is given up."""
+        self.post(event)
+        if not self.over.has_rung:
+            event.done.wait()
+
     def _wait_for_commits(self) -> None:
         """Keep a worker from going far ahead of what is committed: a crash would undo it."""
         with self._lock:
-            while self._pace.is_far_ahead() and not self.over.is_set():
+            while self._pace.is_far_ahead() and not self.over.has_rung:
                 self.reading.wait_published()
 
     def wants_sync(self) -> bool:
@@ -157,156 +214,43 @@ class RunDriver:
             done = [event for event in self._taken if isinstance(event, Done)]
             self._block = self.feed.next_block(len(done))
             ends = len(self._state.lines) <= len(done) and not all(event.requests for event in done)
-            breaks = self._state.stopping is not None or any(isinstance(event, Broke | Halt) for event in self._taken)
-            return ends or breaks or self._block is not None
+            waited_for = any(isinstance(event, Broke | Checkpoint | Halt | Step) for event in self._taken)
+            return ends or waited_for or self._state.stopping is not None or self._block is not None
 
     def apply(self, tx: Transaction) -> None:
         """Decide what follows from what happened, and record it."""
-        if self.over.is_set():
+        if self.over.has_rung:
             return
         store = self._services.store
         version = store.check_fence(tx, self.run_id, self.context_id, self._fence)
-        load = partial(store.value, tx, self.context_id)
         with self._lock:
             self.reading.committing()
-            if version != self._values.version:
-                self._values.outside(store.writes_since(tx, self.context_id, self._values.version))
-            journal = Journal(self.run_id, self.context_id, self._services.clock.now())
-            before = self._values.version
-            self._decide(journal, load)
-            if self._values.version != before:
-                journal.batch.version = self._values.version
+            self._scribe.catch_up(tx, version)
+            journal = self._scribe.write(self._taken, tx)
             if self._block is not None:
                 journal.batch.run["to_seq_reserved"] = self._block
         store.record(tx, self.run_id, self.context_id, journal.batch)
 
-    def _decide(self, journal: Journal, load: Callable[[str], Value]) -> None:
-        """Ask the state what follows from each event, in order."""
-        committed: set[tuple[int, int]] = set()
-        lost: set[tuple[int, int]] = set()
-        for event in self._taken:
-            if isinstance(event, Halt):
-                self._halted(event)
-            elif event is None or event.attempt.given_up is not None:
-                continue
-            elif isinstance(event, Done) and event.attempt.is_late(partial(self._values.newest, load=load)):
-                self._late.append(event)
-            else:
-                del self._attempts[event.attempt.dispatch.number]
-                ok = self._done(event, journal, load) if isinstance(event, Done) else self._broke(event, journal)
-                (committed if ok else lost).add(event.attempt.id)
-        for attempt in [attempt for attempt in self._attempts.values() if attempt.given_up is not None]:
-            del self._attempts[attempt.dispatch.number]
-            lost.add(attempt.id)
-            self._come_to_nothing(attempt, "cancelled", journal)
-            self._follows(self._state.given_up(attempt.dispatch.number), journal)
-        chunks = self.feed.take_unrecorded()
-        self._record_open(journal, {chunk.number for chunk in chunks})
-        journal.chunks(chunks, committed, lost)
-        if self._ending is not None:
-            journal.run_stands(*self._ending)
-
-    def _done(self, event: Done, journal: Journal, load: Callable[[str], Value]) -> bool:
-        """An attempt returned: commit what it did, unless what it read has changed under it."""
-        attempt, output, requests = event
-        dispatch, now = attempt.dispatch, self._services.clock.now()
-        requests = [request._replace(not_before=now + request.delay) if request.delay else request for request in requests]
-        wrote = {*attempt.keys_set(), dispatch.key}
-        attempt.writes.append((dispatch.key, output))
-        decision = self._state.completed(dispatch.number, requests, wrote=wrote, outdated=self._outdated(attempt, wrote, load))
-        if decision.conflicted:
-            attempt.writes.pop()
-            self._come_to_nothing(attempt, "conflicted", journal)
-        else:
-            first = self._values.version + 1
-            if attempt.is_recorded:
-                journal.kept(attempt, first)
-            journal.wrote(attempt, "committed", first)
-            for key, text in attempt.writes:
-                self._values.stage(key, text)
-            seq = self.feed.output(dispatch.number, dispatch.key, attempt.attempt, dispatch.task_id, output)
-            journal.completed(attempt, version=self._values.version, seq=seq, leaf=decision.leaf)
-            attempt.given_up = RunCancelledError(self.run_id, f"for task {attempt.dispatch.key} it is over: it has returned")
-        self._follows(decision, journal)
-        return not decision.conflicted
-
-    def _outdated(self, attempt: Attempt, wrote: set[str], load: Callable[[str], Value]) -> list[str]:
-        """Return the keys an attempt had read that others have changed since; `""` stands for the set of keys."""
-        values, reads, scanned = self._values, attempt.reads, attempt.scanned
-        outdated = [key for key, version in reads.items() if values.newest(key, load).version != version]
-        if scanned is not None:
-            outdated += [key for key in wrote if key not in reads and values.newest(key, load).version > scanned]
-            if values.grown_at > scanned:
-                outdated.append("")
-        return outdated
-
-    def _broke(self, event: Broke, journal: Journal) -> bool:
-        """An attempt failed, and with it the run, unless it is tried again."""
-        attempt, failure, cause, again_in = event
-        number = attempt.dispatch.number
-        if again_in is None:
-            decision = self._state.failed(number)
-        else:
-            decision = self._state.retried(number, self._services.clock.now() + again_in)
-        self._come_to_nothing(attempt, "failed", journal, failure)
-        if again_in is None and self._failure is None:
-            key = attempt.dispatch.key
-            self._failure = TaskFailedError(attempt.dispatch.task_id, key, self.run_id, failure)
-            self._failure.__cause__ = cause
-            self._halt_reason = f"task {key} failed with {failure.type.rpartition('.')[2]}: {failure.message}"
-            journal.batch.run["to_failed_task"] = number
-        self._follows(decision, journal)
-        return False
-
-    def _halted(self, event: Halt) -> None:
-        """The run is to stand still."""
-        self._halt_reason = self._halt_reason or event.reason
-        self._ends(self._state.stop(event.status).run)
-        if event.at_once:
-            for attempt in self._attempts.values():
-                self._give_up(attempt)
-
-    def _follows(self, decision: Decision, journal: Journal) -> None:
-        self._ends(decision.run)
-        journal.decided(decision, self._state.live)
-
-    def _come_to_nothing(self, attempt: Attempt, how: str, journal: Journal, failure: Failure | None = None) -> None:
-        journal.ended(attempt, how, failure)
-        journal.wrote(attempt, "lost")
-        self.feed.withdraw(attempt.dispatch.number, attempt.attempt)
-
-    def _ends(self, status: RunStatus | None) -> None:
-        if status is not None:
-            self._ending = (status, None if status is RunStatus.COMPLETED else self._halt_reason)
-
-    def _record_open(self, journal: Journal, spoke: set[int]) -> None:
-        """Record what running attempts have written so far, and that those which spoke or take their time run."""
-        now = self._services.clock.now()
-        for number, attempt in self._attempts.items():
-            if not attempt.is_recorded and (number in spoke or attempt.is_slow(now) or attempt.unrecorded >= FLUSH_AT):
-                journal.begun(attempt)
-            if attempt.is_recorded:
-                journal.wrote(attempt, "open")
-
     def committed(self) -> None:
         """The commit has succeeded: show what it holds, and start what it dispatched."""
-        if self.over.is_set():
+        if self.over.has_rung:
             return
-        self._taken = []
+        taken, self._taken = self._taken, []
         with self._lock:
-            ended = self._ending
+            ended = self._scribe.ending
             if ended is not None:
                 self.error = self._ended_with(*ended)
-                self.over.set()
+                self.over.ring()
             self._pace.committed(left=sum(isinstance(event, Done) for event in self._inbox))
             self.feed.publish(reserved=self._block)
             self.reading.published(over=ended is not None)
             self.end_hopeless()
             numbers = self._take_ready()
+            late, self._scribe.late = self._scribe.late, []
         self._submit(numbers, next_here=getattr(_thread, "is_ending", False))
-        late, self._late = self._late, []
         for event in updated(late, self.reading.value):
             self.post(event)
+        self._answer(event for event in taken if event not in late)
         if ended is not None:
             self._close()
         elif self._has_more:
@@ -318,21 +262,30 @@ class RunDriver:
             if self.error is None:
                 self.error = error if isinstance(error, LiteFlowError) else LiteFlowError(f"run {self.run_id}: {error!r}")
                 logger.error("run %s stopped here: %s", self.run_id, error)
-            for attempt in self._attempts.values():
+            attempts = list(self._scribe.attempts.values())
+            for attempt in attempts:
                 attempt.given_up = self.error
-            self._attempts.clear()
-            self.over.set()
+            self._scribe.attempts.clear()
+            self.over.ring()
             self.reading.published(over=True)
         self._close()
 
     def _ended_with(self, status: RunStatus, reason: str | None) -> LiteFlowError | None:
         if status is RunStatus.PAUSED:
             return RunPausedError(self.run_id, reason or "")
-        return RunCancelledError(self.run_id, reason or "") if status is RunStatus.CANCELLED else self._failure
+        return RunCancelledError(self.run_id, reason or "") if status is RunStatus.CANCELLED else self._scribe.failure
 
     def _close(self) -> None:
         self.feed.close()
+        self._answer([*self._taken, *self._inbox])
         self._on_end(self)
+
+    @staticmethod
+    def _answer(events: Iterable[Event]) -> None:
+        """Let those go on who wait for what they asked to be recorded."""
+        for event in events:
+            if isinstance(event, Checkpoint | Step):
+                event.done.ring()
 
     # -- stopping --------------------------------------------------------------------------------------------------
 
@@ -344,29 +297,29 @@ class RunDriver:
         """End the waits that nothing can fulfil any more; in a run that is to stand still, give up who waits."""
         for number in self.reading.waits.hopeless():
             if self._state.stopping:
-                self._give_up(self._attempts[number])
+                self._scribe.give_up(self._scribe.attempts[number])
             else:
                 self.reading.waits.deadlock(number)
 
-    def _give_up(self, attempt: Attempt) -> None:
-        attempt.given_up = RunCancelledError(self.run_id, self._halt_reason or "it stands still")
-        self.reading.waits.fail(attempt.dispatch.number, attempt.given_up)
-
     # -- what attempts ask for -------------------------------------------------------------------------------------
 
-    def newest(self, key: str) -> str | None:
+    def newest(self, key: str) -> Value | None:
         """Return what a running attempt has last written to *key*, ``None`` if none has."""
-        return next((attempt.own[key] for attempt in reversed(self._running()) if key in attempt.own), None)
+        for attempt in reversed(self._running()):
+            own = attempt.own  # a checkpoint puts another in its place
+            if key in own:
+                return Value(0, own[key])
+        return None
 
-    def written(self) -> list[str]:
-        """Return the keys that running attempts have written."""
-        return [key for attempt in self._running() for key in list(attempt.own)]
+    def written(self) -> dict[str, bool]:
+        """Return the keys that running attempts have written, and whether they have given them a value."""
+        return {key: text is not None for attempt in self._running() for key, text in list(attempt.own.items())}
 
     def _running(self) -> list[Attempt]:
         """Return the attempts whose writes are not committed, oldest first."""
         with self._lock:
             self.reading.when_published(None)
-            return list(self._attempts.values())
+            return list(self._scribe.attempts.values())
 
     def emit(self, attempt: Attempt, task_id: str, text: str) -> None:
         """Add a chunk to the stream."""
@@ -379,7 +332,7 @@ class RunDriver:
 
     def buffered(self, attempt: Attempt) -> None:
         """*attempt* has put writes into its buffer: have them recorded soon."""
-        if attempt.unrecorded >= FLUSH_AT:
+        if attempt.unrecorded >= FLUSH_AT and not attempt.is_async:
             self.post(None)
         self._flush_later()
 
@@ -392,9 +345,26 @@ class RunDriver:
         now = self._services.clock.now()
         with self._lock:
             self._flush_due = False
-            open_attempts = [a for a in self._attempts.values() if not a.is_recorded or a.unrecorded]
+            open_attempts = [a for a in self._scribe.attempts.values() if not a.is_recorded or a.unrecorded]
             due = self.feed.has_unrecorded or any(a.is_recorded or a.is_slow(now) for a in open_attempts)
         if due:
             self.post(None)
         if open_attempts:
             self._flush_later()
+
+
+class _Job:
+    """One attempt, as an executor is given it."""
+
+    __slots__ = ("_driver", "_number")
+
+    def __init__(self, driver: RunDriver, number: int) -> None:
+        self._driver, self._number = driver, number
+
+    def __call__(self) -> None:
+        self._driver.perform(self._number, self)
+
+
+def _cancel_on(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
+    with suppress(RuntimeError):  # the loop is closed, and the task with it
+        loop.call_soon_threadsafe(task.cancel)

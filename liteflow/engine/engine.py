@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from liteflow.clock import new_id, to_text
-from liteflow.codec import check_key, decode, encode
+from liteflow.codec import check_key
 from liteflow.engine.decision import Entry, Request
-from liteflow.engine.driver import RunDriver
+from liteflow.engine.driver import RunDriver, Surroundings
 from liteflow.engine.journal import Journal
 from liteflow.engine.ownership import Ownership
 from liteflow.engine.services import Services
@@ -22,10 +23,13 @@ from liteflow.errors import (
     LiteFlowError,
     RunConflictError,
     RunNotFoundError,
+    RunPausedError,
     SerializationError,
     TaskNotFoundError,
 )
+from liteflow.executor.loop import Loop
 from liteflow.model import RunStatus
+from liteflow.places import of_inputs, of_key
 from liteflow.store.queries import Queries
 from liteflow.store.store import Store
 from liteflow.telemetry import logger
@@ -34,11 +38,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from liteflow.clock import Clock
+    from liteflow.codec import Codec
     from liteflow.engine.task import Task
     from liteflow.executor.base import Executor
+    from liteflow.model import Limits
     from liteflow.store.database import Database, Transaction
 
 Row = dict[str, Any]
+CANCELLED = "it was cancelled"
 Begun = TypeVar("Begun", bound="RunDriver | Row")
 
 
@@ -47,22 +54,11 @@ class Start(NamedTuple):
 
     task_id: str
     inputs: Mapping[str, Any] | None
+    loop: Loop | None = None  # where its ``async`` tasks run
 
-    def is_of(self, run: Row) -> bool:
-        """Whether *run* was started like this."""
-        return run["start_task"] == self.task_id and same(run["inputs"], self.encoded)
-
-    @property
-    def encoded(self) -> str | None:
-        """The inputs as text."""
-        return None if self.inputs is None else encode(dict(self.inputs))
-
-
-def same(one: str | None, other: str | None) -> bool:
-    """Whether two encoded values are equal."""
-    if one is None or other is None or one == other:
-        return one == other
-    return bool(decode(one) == decode(other))
+    def encoded(self, codec: Codec, run_id: str) -> str | None:
+        """Return the inputs as text."""
+        return None if self.inputs is None else codec.encode(dict(self.inputs), of_inputs(run_id))
 
 
 class Engine:
@@ -74,11 +70,18 @@ class Engine:
         executor: where tasks run.
         database: open.
         clock: its time.
+        codec: how values become text.
+        limits: how far a run may go.
     """
 
-    def __init__(self, flow: str, tasks: dict[str, Task], executor: Executor, database: Database, clock: Clock) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - what an engine consists of
+        self, flow: str, tasks: dict[str, Task], executor: Executor, database: Database, clock: Clock, codec: Codec,
+        limits: Limits,
+    ) -> None:  # fmt: skip
         self.flow = flow
-        self.services = Services(tasks, executor, database, Store(database), Queries(database), clock, Ticker(clock))
+        self.services = Services(
+            tasks, executor, Loop(), database, Store(database), Queries(database), clock, Ticker(clock), codec, limits
+        )
         self.ownership = Ownership(self.services.store, clock, self.services.ticker)
         self.drivers: dict[str, RunDriver] = {}
         self._lock = threading.Lock()
@@ -94,7 +97,7 @@ class Engine:
         """
         if start.task_id not in self.services.tasks:
             raise TaskNotFoundError(start.task_id, self.services.tasks)
-        items = self._encoded_items(start.inputs)
+        items = self._encoded_items(start.inputs, context_id)
         new = new_id() if run_id is None else check_key(run_id, "Run id")
 
         def work(tx: Transaction) -> RunDriver | Row:
@@ -128,12 +131,11 @@ class Engine:
             begun.start()
         return begun
 
-    @staticmethod
-    def _encoded_items(inputs: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    def _encoded_items(self, inputs: Mapping[str, Any] | None, context_id: str) -> list[tuple[str, str]]:
         items = []
         for key, value in (inputs or {}).items():
             try:
-                items.append((check_key(key), encode(value)))
+                items.append((check_key(key), self.services.codec.encode(value, of_key(context_id, key))))
             except SerializationError as error:
                 raise error.at_key(key) from None
         return items
@@ -145,18 +147,29 @@ class Engine:
         self._refuse_busy(tx, context_id)
         self.ownership.register(tx)
         version = store.set_values(tx, context_id, items, now=now) if items else head.version
+        inputs = start.encoded(self.services.codec, run_id)
         row = {
-            "id": run_id, "flow": self.flow, "context_id": context_id, "start_task": start.task_id, "inputs": start.encoded,
-            "status": "running", "priority": 0, "owner_id": self.ownership.id, "crashes": 0, "base_version": head.version,
-            "seq_reserved": FIRST_BLOCK, "created_at": to_text(now), "started_at": to_text(now),
+            "id": run_id, "flow": self.flow, "context_id": context_id, "start_task": start.task_id, "inputs": inputs,
+            "status": "running", "priority": 0, "owner_id": self.ownership.id, "crashes": 0, "progress_version": version,
+            "base_version": head.version, "seq_reserved": FIRST_BLOCK, "created_at": to_text(now), "started_at": to_text(now),
         }  # fmt: skip
         fence = store.create_run(tx, row, fence=head.fence)
-        state = RunState(same)
+        state = RunState(self._equal(run_id))
         journal = Journal(run_id, context_id, now)
-        journal.decided(state.start(Request(start.task_id, start.encoded)), state.live)
+        journal.decided(state.start(Request(start.task_id, inputs)), state.live)
         store.record(tx, run_id, context_id, journal.batch)
-        feed = Feed(0, FIRST_BLOCK)
-        return RunDriver(self.services, self._ended, run_id, context_id, fence, state, Values(version), feed, copy_context())
+        feed, around = Feed(0, FIRST_BLOCK), Surroundings(copy_context(), start.loop or self.services.loop)
+        return RunDriver(self.services, self._ended, row, fence, state, Values(version), feed, around)
+
+    def _equal(self, run_id: str) -> Callable[[str | None, str | None], bool]:
+        """Return what tells whether two encoded inputs stand for equal values."""
+        return partial(self.services.codec.equal, place=of_inputs(run_id))
+
+    def is_of(self, start: Start, run: Row) -> bool:
+        """Whether a run was started like this."""
+        if run["flow"] != self.flow or run["start_task"] != start.task_id:
+            return False
+        return self._equal(run["id"])(run["inputs"], start.encoded(self.services.codec, run["id"]))
 
     def _refuse_busy(self, tx: Transaction, context_id: str) -> None:
         holder = self.services.store.live_run_in(tx, context_id)
@@ -169,17 +182,26 @@ class Engine:
             return run_id not in self.drivers
         return self.ownership.is_gone(None if owner is None else self.services.store.owner(tx, owner))
 
-    def take(self, run_id: str) -> RunDriver:
+    def take(self, run_id: str, *, loop: Loop | None = None, by_itself: bool = False) -> RunDriver:
         """Take up a run that was interrupted, paused or failed.
+
+        Args:
+            run_id: the run.
+            loop: where its ``async`` tasks run.
+            by_itself: nobody has asked for this very run: leave one paused that brings down its process again and again.
 
         Raises:
             RunNotFoundError: no run has this id.
             RunConflictError: it is completed, cancelled, live, or of another flow.
             ContextBusyError: another run holds its context by now.
+            RunPausedError: it brings down its process.
         """
-        return self._begin(run_id, lambda tx: self._take(tx, run_id))
+        taken = self._begin(run_id, lambda tx: self._take(tx, run_id, loop, by_itself=by_itself))
+        if isinstance(taken, RunDriver):
+            return taken
+        raise RunPausedError(run_id, taken["reason"])
 
-    def _take(self, tx: Transaction, run_id: str) -> RunDriver:
+    def _take(self, tx: Transaction, run_id: str, loop: Loop | None, *, by_itself: bool) -> RunDriver | Row:
         run = self.services.queries.run(run_id, tx)
         if run is None:
             raise RunNotFoundError(run_id, self.services.database.url_masked)
@@ -187,6 +209,9 @@ class Engine:
         status = RunStatus(run["status"])
         if not status.holds_context:
             self._refuse_busy(tx, run["context_id"])
+        if by_itself and (reason := self._brings_down(tx, run)) is not None:
+            self.services.store.halt_run(tx, run, RunStatus.PAUSED, reason, now=self.services.clock.now())
+            return {**run, "reason": reason}
         self.ownership.register(tx)
         store, last = self.services.store, run["seq_reserved"]
         feed = Feed(last, last + FIRST_BLOCK)
@@ -194,24 +219,64 @@ class Engine:
         head = store.claim_run(tx, run, self.ownership.id, now=now, seq_reserved=feed.reserved)
         if head is None:  # refused above
             raise RunConflictError(run_id, f"is {status}")
-        state = self.load(tx, run_id)
+        state = self.load(tx, run)
         journal = Journal(run_id, context_id, now)
         journal.decided(state.resume(), state.live)
         store.record(tx, run_id, context_id, journal.batch)
-        return RunDriver(
-            self.services, self._ended, run_id, context_id, head.fence, state, Values(head.version), feed, copy_context()
-        )
+        around = Surroundings(copy_context(), loop or self.services.loop)
+        return RunDriver(self.services, self._ended, run, head.fence, state, Values(head.version), feed, around)
 
-    def load(self, tx: Transaction, run_id: str, *, failed: int | None = None) -> RunState:
-        """Return the state of a run as recorded."""
-        live = self.services.store.load_run(tx, run_id)
+    def _brings_down(self, tx: Transaction, run: Row) -> str | None:
+        """Return why a run is not to be taken up again by itself, if it has brought down its process too often."""
+        store, most = self.services.store, self.services.limits.crashes
+        head = store.head(tx, run["context_id"])
+        crashes = 0 if head is None else store.crashes(run, head.version)
+        if crashes <= most:
+            return None
+        at = ", ".join(t.dispatch.key for t in store.load_run(tx, run).entries if t.status.may_run)
+        return f"its process died {crashes} times in a row and completed nothing in between; it was at: {at}"
+
+    def load(self, tx: Transaction, run: Row, *, failed: int | None = None) -> RunState:
+        """Return the state of a run as recorded, given its row."""
+        live = self.services.store.load_run(tx, run)
         return RunState.load(
             [
-                Entry(t.dispatch, t.status, t.attempts, t.merged_into, failures=t.failures, not_before=t.not_before)
+                Entry(
+                    t.dispatch, t.status, t.attempts, t.merged_into, failures=t.failures, not_before=t.not_before,
+                    wait_for=t.wait_for, missing=t.missing, members=t.members, join=t.join,
+                )
                 for t in live.entries
             ],
-            spawned=live.spawned, produced=live.produced, next_number=live.next_number, failed=failed, equal=same,
+            spawned=live.spawned, produced=live.produced, next_number=live.next_number, failed=failed,
+            equal=self._equal(run["id"]),
         )  # fmt: skip
+
+    def cancel(self, run_id: str) -> None:
+        """Cancel a run: what is not completed never will be.
+
+        Raises:
+            RunNotFoundError: no run has this id.
+            RunConflictError: it is completed, or live elsewhere.
+        """
+        driver = self.drivers.get(run_id)
+        if driver is not None:
+            driver.halt(RunStatus.CANCELLED, CANCELLED)
+            driver.over.wait()
+        self.services.database.write(lambda tx: self._cancel(tx, run_id), sync=True)
+
+    def _cancel(self, tx: Transaction, run_id: str) -> None:
+        run = self.services.queries.run(run_id, tx)
+        if run is None:
+            raise RunNotFoundError(run_id, self.services.database.url_masked)
+        status = RunStatus(run["status"])
+        if status is RunStatus.CANCELLED:
+            return
+        if status is RunStatus.COMPLETED:
+            raise RunConflictError(run_id, "is completed, so there is nothing left to cancel")
+        if status.holds_context and not self._is_free(tx, run_id, run["owner_id"]):
+            owner = self.services.store.owner(tx, run["owner_id"]) or {}
+            raise RunConflictError(run_id, f"is live in process {owner.get('pid')}; cancel it there, or end that process first")
+        self.services.store.halt_run(tx, run, RunStatus.CANCELLED, CANCELLED, now=self.services.clock.now())
 
     def _refuse_to_take(self, tx: Transaction, run: Row) -> None:
         run_id, status = run["id"], RunStatus(run["status"])
@@ -234,7 +299,7 @@ class Engine:
                     logger.warning("run %s left alone: this code has no task %s", run["id"], run["start_task"])
                     continue
                 try:
-                    taken.append(self.take(run["id"]))
+                    taken.append(self.take(run["id"], by_itself=True))
                 except LiteFlowError as error:
                     logger.info("run %s left alone: %s", run["id"], error)
         return taken
@@ -273,6 +338,7 @@ class Engine:
         for driver in list(self.drivers.values()):
             driver.halt(RunStatus.PAUSED, "its flow was closed")
             driver.over.wait()
+        self.services.loop.close()
         self.services.ticker.close()
         self.ownership.close()
         self.services.database.dispose()

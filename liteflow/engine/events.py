@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import timedelta
 
+    from liteflow.bell import Bell
     from liteflow.engine.attempt import Attempt
     from liteflow.engine.decision import Request
     from liteflow.model import Failure, RunStatus
@@ -22,15 +23,36 @@ class Done(NamedTuple):
     attempt: Attempt
     output: str
     requests: list[Request]
+    join: Request | None = None
 
 
 class Broke(NamedTuple):
-    """An attempt failed; *cause* is the exception itself, *again_in* how long to wait before the next try, if there is one."""
+    """An attempt failed; *cause* is the exception itself, *again_in* how long to wait before the next try, if there is one.
+
+    One that *timed_out* may still be at work, and is given up.
+    """
 
     attempt: Attempt
     failure: Failure
     cause: BaseException
     again_in: timedelta | None = None
+    timed_out: bool = False
+
+
+class Checkpoint(NamedTuple):
+    """An attempt wants what it wrote so far to be committed, and goes on when *done* rings."""
+
+    attempt: Attempt
+    done: Bell
+
+
+class Step(NamedTuple):
+    """An attempt has the result of a step, which is recorded whatever becomes of the attempt; it goes on when *done* rings."""
+
+    attempt: Attempt
+    name: str
+    text: str
+    done: Bell
 
 
 class Halt(NamedTuple):
@@ -41,10 +63,10 @@ class Halt(NamedTuple):
     at_once: bool
 
 
-Event = Done | Broke | Halt | None  # None: look at what others have written, and record what is open
+Event = Done | Broke | Checkpoint | Step | Halt | None  # None: look at what others have written, and record what is open
 
 
-def updated(late: Iterable[Done], committed: Callable[[str], Value]) -> Iterator[Event]:
+def updated(late: Iterable[Done | Checkpoint], committed: Callable[[str], Value]) -> Iterator[Event]:
     """Apply the updates of attempts that came too late to what is *committed* now, each to what the one before makes of that."""
     fresh: dict[str, Value] = {}
 
@@ -56,7 +78,11 @@ def updated(late: Iterable[Done], committed: Callable[[str], Value]) -> Iterator
         try:
             attempt.reapply(newest)
         except Exception as error:  # noqa: BLE001 - the user's function: it fails this attempt only
-            yield Broke(attempt, describe(error), error)
+            if isinstance(event, Checkpoint):
+                attempt.update_error = error
+                event.done.ring()
+            else:
+                yield Broke(attempt, describe(error), error)
             continue
         fresh |= {key: Value(base.version, attempt.own[key]) for key, base in attempt.bases.items()}
         yield event

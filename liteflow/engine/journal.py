@@ -35,12 +35,13 @@ class Journal:
     def decided(self, decision: Decision, live: dict[int, Entry]) -> None:
         """Record what a decision says of dispatches and of the run."""
         batch, run_id = self.batch, self._run_id
-        for dispatch, status, merged_into, not_before in decision.dispatched:
+        for dispatch, status, merged_into, not_before, wait_for, join in decision.dispatched:
             batch.dispatched.append({
                 "run_id": run_id, "number": dispatch.number, "task_id": dispatch.task_id, "instance": dispatch.instance,
                 "key": dispatch.key, "inputs": dispatch.inputs, "status": status.value, "dispatched_by": dispatch.dispatched_by,
                 "merged_into": merged_into, "attempts": 0, "failures": 0, "dispatched_at": self._now,
-                "not_before": not_before and to_text(not_before),
+                "not_before": not_before and to_text(not_before), "wait_for": encode(list(wait_for)) if wait_for else None,
+                "join_number": join, "joins": dispatch.joins,
             })  # fmt: skip
         for number, into in decision.merged:
             batch.merged.append({"of_run": run_id, "of_number": number, "to_merged_into": into})
@@ -77,11 +78,20 @@ class Journal:
             self.batch.rewritten.append(row)
         self.batch.kept.append({**self._of_attempt(attempt), "first_version": first_version})
 
+    def step(self, attempt: Attempt, name: str, text: str) -> None:
+        """Record the result of a step of a dispatch, and that the attempt runs which has it."""
+        if not attempt.is_recorded:
+            self.begun(attempt)
+        self.batch.steps.append({
+            "run_id": self._run_id, "number": attempt.dispatch.number, "name": name, "value": text, "attempt": attempt.attempt,
+            "recorded_at": self._now,
+        })  # fmt: skip
+
     def completed(self, attempt: Attempt, *, version: int, seq: int, leaf: bool) -> None:
         """Record that a dispatch completed, and what the attempt that did it had read."""
         self.batch.completed.append({
             **self._of_task(attempt), "to_attempts": attempt.attempt,
-            "to_reads": encode(attempt.reads) if attempt.reads else None, "to_output_version": version,
+            "to_reads": encode(reads) if (reads := attempt.all_reads) else None, "to_output_version": version,
             "to_output_seq": seq, "to_leaf": leaf, "to_started_at": to_text(attempt.started_at), "to_finished_at": self._now,
         })  # fmt: skip
 
@@ -91,7 +101,7 @@ class Journal:
             "run_id": self._run_id, "number": attempt.dispatch.number, "attempt": attempt.attempt, "status": status,
             "error_type": failure and failure.type, "error_message": failure and failure.message,
             "traceback": failure and failure.traceback,
-            "reads": encode(attempt.reads) if attempt.reads else None,
+            "reads": encode(reads) if (reads := attempt.all_reads) else None,
             "started_at": to_text(attempt.started_at), "ended_at": self._now,
         })  # fmt: skip
         if attempt.is_recorded:
@@ -110,6 +120,7 @@ class Journal:
     def run_stands(self, status: RunStatus, reason: str | None) -> None:
         """Record that the run has come to stand in *status*."""
         ended = status in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+        self.batch.cancels = status is RunStatus.CANCELLED
         self.batch.run |= {"to_status": status.value, "to_reason": reason, "to_finished_at": self._now if ended else None}
 
     def _of_task(self, attempt: Attempt) -> dict[str, object]:

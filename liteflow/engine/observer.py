@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from liteflow.errors import GetTimeoutError
+from liteflow.model import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ class Observer:
     """
 
     def __init__(self, engine: Engine, context_id: str) -> None:
-        self._engine, self._id = engine, context_id
+        self._engine, self._id, self.codec = engine, context_id, engine.services.codec
 
     def get(self, key: str, *, wait: bool, timeout: float | None) -> str | None:
         """Return the newest text of *key*; while a run is live that is to write it, wait for that."""
@@ -37,9 +38,11 @@ class Observer:
         while True:
             driver = engine.driver_in(self._id)
             if driver is not None:
-                text = driver.newest(key)
-                text = driver.reading.read(None, key, wait=wait, timeout=timeout) if text is None else text
-                if text is not None or not driver.over.is_set() or engine.driver_in(self._id) is None:
+                newest = driver.newest(key)
+                if newest is not None:
+                    return newest.text
+                text = driver.reading.read(None, key, wait=wait, timeout=timeout)
+                if text is not None or not driver.over.has_rung or engine.driver_in(self._id) is None:
                     return text
                 continue
             with engine.services.database.read() as tx:
@@ -54,25 +57,27 @@ class Observer:
     def peek(self, key: str) -> str | None:
         """Return the newest text of *key*."""
         driver = self._engine.driver_in(self._id)
-        text = None if driver is None else driver.newest(key)
-        if text is not None:
-            return text
+        newest = None if driver is None else driver.newest(key)
+        if newest is not None:
+            return newest.text
+        store = self._engine.services.store
         with self._engine.services.database.read() as tx:
-            text = None if driver is not None else self._engine.services.store.open_value(tx, self._id, key)
-            return self._engine.services.store.value(tx, self._id, key).text if text is None else text
+            newest = None if driver is not None else store.open_value(tx, self._id, key)
+            return (newest or store.value(tx, self._id, key)).text
 
-    def set(self, items: Sequence[tuple[str, str]]) -> None:
+    def set(self, items: Sequence[tuple[str, str | None]]) -> None:
         """Commit these writes, and wake who waits for them."""
         self._write(lambda tx: self._engine.services.store.set_values(tx, self._id, items, now=self._engine.services.clock.now()))
 
     def keys(self) -> list[str]:
-        """Return the keys that were ever committed, in the order of their first writes, then those that running tasks wrote."""
+        """Return the keys that have a value, in the order of their first writes, then those that running tasks have added."""
         driver, store = self._engine.driver_in(self._id), self._engine.services.store
         written = None if driver is None else driver.written()  # asked before reading: what comes between is not missed
         with self._engine.services.database.read() as tx:
-            return list(
-                dict.fromkeys([*store.keys(tx, self._id), *(store.open_keys(tx, self._id) if written is None else written)])
-            )
+            if written is None:
+                written = {key: store.open_value(tx, self._id, key) != Value(0, None) for key in store.open_keys(tx, self._id)}
+            keys = dict.fromkeys([*store.keys(tx, self._id), *written])
+        return [key for key in keys if written.get(key, True)]
 
     def update(self, key: str, change: Callable[[str | None], str]) -> str:
         """Replace the text of *key* by what *change* makes of it, again and again until nobody came between."""

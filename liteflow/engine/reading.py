@@ -6,7 +6,8 @@ import threading
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Protocol
 
-from liteflow.engine.waits import Waits
+from liteflow.bell import Bell
+from liteflow.engine.waits import Deadline, Waiter, Waits
 
 if TYPE_CHECKING:
     from liteflow.engine.attempt import Attempt
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 class Host(Protocol):
     """What a run does when somebody in it begins to wait."""
+
+    run_id: str
+    context_id: str
 
     def end_hopeless(self) -> None:
         """End the waits that nothing can fulfil any more; called under the lock."""
@@ -35,17 +39,17 @@ class Reading:
 
     Args:
         services: what the run works with.
-        context_id: its context.
         state: who is to produce what.
         values: the committed values.
         host: the run itself.
     """
 
-    def __init__(self, services: Services, context_id: str, state: RunState, values: Values, host: Host) -> None:
-        self._services, self._context_id, self._state, self._host = services, context_id, state, host
+    def __init__(self, services: Services, state: RunState, values: Values, host: Host) -> None:
+        self._services, self._state, self._host = services, state, host
         self.values, self.waits = values, Waits(state)
         self.lock = threading.Lock()
         self._published = threading.Condition(self.lock)
+        self._next_publish = Bell()
         self._committing = self._over = False
 
     def committing(self) -> None:
@@ -56,6 +60,8 @@ class Reading:
         """The commit has succeeded: show what it holds; with *over*, nothing more will come. Called under the lock."""
         self._committing, self._over = False, self._over or over
         self._published.notify_all()
+        bell, self._next_publish = self._next_publish, Bell()
+        bell.ring()
         self.waits.wake(self.values.publish())
         if over:
             self.waits.wake_all()
@@ -65,37 +71,70 @@ class Reading:
         with self.lock:
             self._published.wait_for(lambda: self._over or (self.values.version >= version and not self._committing))
 
+    # -- one value -------------------------------------------------------------------------------------------------
+
     def read(self, attempt: Attempt | None, key: str, *, wait: bool, timeout: float | None) -> str | None:
         """Return the committed text of *key* by rule R4, ``None`` for none; *attempt* is ``None`` for an observer."""
+        deadline = Deadline(timeout, self._services.clock)
+        while isinstance(found := self._look(attempt, key, wait=wait), Waiter):
+            self._wait(attempt, found, deadline)
+        return found
+
+    async def aread(self, attempt: Attempt, key: str, *, wait: bool, timeout: float | None) -> str | None:  # noqa: ASYNC109 - the twin of `read`
+        """Return what `read` does, waiting on the event loop."""
+        deadline = Deadline(timeout, self._services.clock)
+        await self._no_commit()
+        while isinstance(found := self._look(attempt, key, wait=wait), Waiter):
+            await self._hear(found, deadline)
+        return found
+
+    def _look(self, attempt: Attempt | None, key: str, *, wait: bool) -> str | Waiter | None:
+        """Return the text of *key*, or whom to wait for before another look."""
         number = None if attempt is None else attempt.dispatch.number
-        began = self._services.clock.monotonic()
         while True:
-            waiter, evictions = None, 0
             with self.lock:
                 self.when_published(attempt)
                 over = self._over
                 if not over and self._state.must_wait(key, number):
-                    waiter = self.waits.begin(key, number)
-                else:
-                    value = self.values.committed(key)
-                    if value is None:
-                        evictions = self.values.evictions
-                    else:
-                        self._saw(attempt, key, value)
-                        if value.text is not None or not wait or over or key not in self._services.tasks:
-                            return value.text
-                        waiter = self.waits.begin(key, number)
-                self._host.end_hopeless()
-            if waiter is None:
-                self._load(key, evictions)
-                continue
-            try:
-                self._host.start()
-                with self._services.executor.blocked() if attempt is not None else nullcontext():
-                    waiter.wait(began, timeout, self._services.clock)
-            finally:
-                with self.lock:
-                    self.waits.end(waiter)
+                    return self._begin_wait(key, number)
+                value = self.values.committed(key)
+                evictions = self.values.evictions
+                if value is not None:
+                    self._saw(attempt, key, value)
+                    if value.text is not None or not wait or over or key not in self._services.tasks:
+                        return value.text
+                    return self._begin_wait(key, number)
+            self._load(key, evictions)
+
+    def _begin_wait(self, key: str, number: int | None) -> Waiter:
+        waiter = self.waits.begin(key, number)
+        self._host.end_hopeless()
+        return waiter
+
+    def _wait(self, attempt: Attempt | None, waiter: Waiter, deadline: Deadline) -> None:
+        try:
+            self._host.start()
+            with self._services.executor.blocked() if attempt is not None else nullcontext():
+                waiter.wait(deadline)
+        finally:
+            with self.lock:
+                self.waits.end(waiter)
+
+    async def _hear(self, waiter: Waiter, deadline: Deadline) -> None:
+        try:
+            self._host.start()
+            await waiter.heard(deadline)
+        finally:
+            with self.lock:
+                self.waits.end(waiter)
+        await self._no_commit()
+
+    async def _no_commit(self) -> None:
+        """Wait on the event loop until no commit is under way, so that others on the loop go on meanwhile."""
+        while self._committing:
+            bell = self._next_publish
+            if self._committing:
+                await bell.heard()
 
     def peek(self, attempt: Attempt, key: str) -> str | None:
         """Return the committed text of *key*, ``None`` for none."""
@@ -114,18 +153,6 @@ class Reading:
                 return value
             self._load(key, evictions)
 
-    def wait_published(self) -> None:
-        """Wait for the end of the next commit; called under the lock."""
-        self._published.wait()
-
-    def history(self, key: str) -> list[Version]:
-        """Return the committed writes of *key*, oldest first."""
-        return self._services.history(self._context_id, key)
-
-    def at(self, version: int) -> dict[str, str]:
-        """Return the text of every key as of *version*."""
-        return self._services.at(self._context_id, version)
-
     def _saw(self, attempt: Attempt | None, key: str, value: Value) -> None:
         """Remember the first version of *key* that *attempt* has read."""
         if attempt is not None:
@@ -134,9 +161,46 @@ class Reading:
     def _load(self, key: str, evictions: int) -> None:
         """Get a value that is not cached; without the lock, as the database may be waiting for it."""
         with self._services.database.read() as tx:
-            value = self._services.store.value(tx, self._context_id, key)
+            value = self._services.store.value(tx, self._host.context_id, key)
         with self.lock:
             self.values.loaded(key, value, evictions)
+
+    # -- many values -----------------------------------------------------------------------------------------------
+
+    def gather(self, attempt: Attempt, task_id: str) -> list[tuple[str, str]]:
+        """Return keys and outputs of all instances of a task but the caller's own, in the order of their numbers, once they are there."""
+        deadline = Deadline(None, self._services.clock)
+        while isinstance(found := self._look_for_all(attempt, task_id), Waiter):
+            self._wait(attempt, found, deadline)
+        return self._outputs(found)
+
+    async def agather(self, attempt: Attempt, task_id: str) -> list[tuple[str, str]]:
+        """Return what `gather` does, waiting on the event loop."""
+        deadline = Deadline(None, self._services.clock)
+        await self._no_commit()
+        while isinstance(found := self._look_for_all(attempt, task_id), Waiter):
+            await self._hear(found, deadline)
+        return self._outputs(found)
+
+    def _look_for_all(self, attempt: Attempt, task_id: str) -> list[str] | Waiter:
+        """Return the keys of all instances of a task, or whom to wait for before another look."""
+        with self.lock:
+            self.when_published(attempt)
+            keys, active = self._state.instances_of(task_id, attempt.dispatch.key)
+            if active is not None and not self._over:
+                return self._begin_wait(active, attempt.dispatch.number)
+            attempt.gathered.setdefault(task_id, self.values.version)
+            return keys
+
+    def _outputs(self, keys: list[str]) -> list[tuple[str, str]]:
+        with self.lock:
+            self.when_published(None)
+            texts = {key: value.text for key in keys if (value := self.values.committed(key)) is not None}
+        missing = [key for key in keys if key not in texts]
+        if missing:
+            with self._services.database.read() as tx:
+                texts |= {key: self._services.store.value(tx, self._host.context_id, key).text for key in missing}
+        return [(key, text) for key in keys if (text := texts[key]) is not None]
 
     def keys(self, attempt: Attempt | None) -> list[str]:
         """Return all keys of the context, and remember that *attempt* has seen them."""
@@ -149,9 +213,35 @@ class Reading:
                         attempt.scanned = version
                     return keys
             with self._services.database.read() as tx:
-                loaded = self._services.store.keys(tx, self._context_id)
+                loaded = self._services.store.keys(tx, self._host.context_id)
             with self.lock:
                 self.values.loaded_keys(loaded, version)
+
+    # -- what is recorded of the run -------------------------------------------------------------------------------
+
+    def steps(self, number: int) -> dict[str, str]:
+        """Return the results of the steps of a dispatch, by name."""
+        with self._services.database.read() as tx:
+            return self._services.store.steps(tx, self._host.run_id, number)
+
+    def joined(self, number: int) -> list[tuple[str, str]]:
+        """Return keys and outputs that a join finds, in dispatch order."""
+        with self._services.database.read() as tx:
+            return self._services.store.outputs_of_members(tx, self._host.run_id, self._host.context_id, number)
+
+    def history(self, key: str) -> list[Version]:
+        """Return the committed writes of *key*, oldest first."""
+        return self._services.history(self._host.context_id, key)
+
+    def at(self, version: int) -> dict[str, str]:
+        """Return the text of every key as of *version*."""
+        return self._services.at(self._host.context_id, version)
+
+    # -- the end of a commit ---------------------------------------------------------------------------------------
+
+    def wait_published(self) -> None:
+        """Wait for the end of the next commit; called under the lock."""
+        self._published.wait()
 
     def when_published(self, attempt: Attempt | None) -> None:
         """Wait for the end of a commit under way: tasks see what is committed, all of it together."""

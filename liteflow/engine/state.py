@@ -11,6 +11,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from liteflow.engine.decision import Decision, Entry, Recorded, Request
+from liteflow.engine.holds import Holds
+from liteflow.engine.turns import Turns
 from liteflow.model import Dispatch, RunStatus, TaskStatus
 
 if TYPE_CHECKING:
@@ -37,10 +39,10 @@ class RunState:
         self.produced: set[str] = set()  # keys with an output in this run: plain ids, and active spawned ones
         self.next_number = 1
         self.stopping: tuple[RunStatus, int | None] | None = None  # how the run will stand once what runs has ended
+        self._holds = Holds()
         self._ready: deque[int] = deque()
-        self._delayed: list[tuple[int, datetime]] = []
-        self._holders: dict[str, int] = {}  # contended key -> whose turn it is
-        self._in_turn: list[int] = []  # who lost a conflict and waits for its turn
+        self._handed: set[int] = set()  # given out to be run, and not come back
+        self._turns = Turns()
 
     @classmethod
     def load(  # noqa: PLR0913 - the row sets a run consists of
@@ -53,7 +55,7 @@ class RunState:
         failed: int | None = None,
         equal: Callable[[str | None, str | None], bool] = operator.eq,
     ) -> RunState:
-        """Return the state that these rows record; *entries* in dispatch order."""
+        """Return the state that these rows record; *entries* in dispatch order, with the members of joins that are live."""
         state = cls(equal)
         for entry in sorted(entries, key=lambda entry: entry.dispatch.instance):  # the oldest instance has the lowest number
             state._enter(entry)
@@ -66,7 +68,10 @@ class RunState:
         """Return all that the store must know of this state, for comparison with a loaded one."""
         return {
             "live": {
-                n: (e.dispatch, PENDING if e.status is RUNNING else e.status, e.merges_into, e.failures, e.not_before)
+                n: (
+                    e.dispatch, PENDING if e.status is RUNNING else e.status, e.merges_into, e.failures, e.not_before,
+                    e.wait_for, e.missing, e.members, e.join,
+                )
                 for n, e in self.live.items()
             },
             "lines": self.lines,
@@ -89,41 +94,58 @@ class RunState:
         """An executor is about to run *number*; return which attempt it is, or ``None`` if it must not run now."""
         entry = self.live.get(number)
         if entry is None or entry.status is not PENDING or self.stopping:
-            if entry is not None:
-                entry.handed = False
+            self._handed.discard(number)
             return None
         entry.status = RUNNING
         entry.attempts += 1
         return entry.attempts
 
     def completed(
-        self, number: int, requests: Sequence[Request], *, wrote: Collection[str] = (), outdated: Collection[str] = ()
-    ) -> Decision:
+        self, number: int, requests: Sequence[Request], join: Request | None = None, *,
+        wrote: Collection[str] = (), outdated: Collection[str] = (),
+    ) -> Decision:  # fmt: skip
         """The attempt of *number* returned.
 
         Args:
             number: the dispatch.
             requests: what it asks to run next.
+            join: what it asks to run once all those have completed.
             wrote: the keys it wrote, its output's among them.
-            outdated: the keys it had read from the context that others have changed since (`""` stands for the set of keys).
+            outdated: the keys it had read from the context that others have changed since (`""` stands for the set of keys, and
+                for what it had read before a checkpoint).
         """
         clash = [key for key in outdated if key in wrote]
         if clash:
             return self._conflict(number, clash)
-        decision = Decision(leaf=not requests)
+        decision = Decision()
         entry = self.live.pop(number)
-        self._release(entry)
+        self._handed.discard(number)
+        self._ready.extend(self._turns.release(number, for_good=True))
         self.produced.add(entry.dispatch.key)
         self._next_turn(entry.dispatch, decision, outdated=bool(outdated))
-        for request in requests:
-            self._dispatch(request, number, decision)
+        joins = self._holds.completed(number)
+        decision.leaf = not requests and join is None and not joins
+        self._become_ready(joins)
+        of_join = None if join is None else self.next_number + len(requests)
+        members = {self._dispatch(request, number, decision, of_join) for request in requests}
+        if join is not None:
+            self._dispatch(join, number, decision, members=members, size=len(requests))
         return self._settle(decision)
+
+    def checkpointed(self, number: int, *, wrote: Collection[str], outdated: Collection[str]) -> Decision:
+        """The attempt of *number* asks for its writes to be committed while it goes on."""
+        clash = [key for key in outdated if key in wrote]
+        return self._conflict(number, clash) if clash else Decision()
+
+    def written(self, keys: Iterable[str]) -> None:
+        """These keys have been written, by a task or from outside."""
+        self._become_ready(self._holds.written(keys))
 
     def failed(self, number: int) -> Decision:
         """The attempt of *number* failed for good: no further instance starts, and the run fails once what runs has ended."""
         self.live[number].failures += 1
         decision = self._back(number, FAILED)
-        if self.stopping is None or self.stopping[0] is not RunStatus.FAILED:
+        if self.stopping is None or self.stopping[0] is RunStatus.PAUSED:
             self.stopping = (RunStatus.FAILED, number)
         return self._settle(decision)
 
@@ -138,8 +160,8 @@ class RunState:
         return self._settle(self._back(number, PENDING))
 
     def stop(self, status: RunStatus) -> Decision:
-        """Nothing more starts; the run stands in *status* once what runs has ended."""
-        if self.stopping is None:
+        """Nothing more starts; the run stands in *status* once what runs has ended. A cancelled one stays so."""
+        if self.stopping is None or status is RunStatus.CANCELLED:
             self.stopping = (status, None)
         return self._settle(Decision())
 
@@ -160,8 +182,7 @@ class RunState:
         entry = self.live.get(number)
         if entry is not None and entry.not_before is not None and not entry.is_due:
             entry.is_due = True
-            if entry.status is PENDING:
-                self._be_ready(entry)
+            self._become_ready([entry])
 
     # -- what to start ---------------------------------------------------------------------------------------------
 
@@ -170,15 +191,30 @@ class RunState:
         if self.stopping or not self._ready:
             return []
         ready, self._ready = self._ready, deque()
-        numbers = [n for n in ready if n in self.live and not self.live[n].handed]
-        for number in numbers:
-            self.live[number].handed = True
+        numbers = [n for n in dict.fromkeys(ready) if n in self.live and n not in self._handed]
+        self._handed.update(numbers)
         return numbers
 
     def take_delayed(self) -> list[tuple[int, datetime]]:
         """Return the dispatches of which `due` is to be told, and when, each once."""
-        delayed, self._delayed = self._delayed, []
+        delayed, self._holds.delayed = self._holds.delayed, []
         return delayed
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that is left waits: for a time, for a key to be written, or for another dispatch that does."""
+        return not self._ready and not self._handed and not self._turns and bool(self.live) and not self.stopping
+
+    def held(self) -> list[Entry]:
+        """Return the dispatches that wait for a time or a key."""
+        return [e for e in self.live.values() if e.status is PENDING and not e.members and not e.is_free]
+
+    def instances_of(self, task_id: str, but: str) -> tuple[list[str], str | None]:
+        """Return the keys of all instances of a task that gave an output, *but* one's own, and the newest one that is active."""
+        active = next((key for key in reversed(self.instances.get(task_id, {})) if key != but), None)
+        keys = [task_id] if task_id in self.produced else []
+        keys += [f"{task_id}#{n}" for n in range(2, self.spawned.get(task_id, 1) + 1)]
+        return [key for key in keys if key != but], active
 
     # -- who waits for what ----------------------------------------------------------------------------------------
 
@@ -193,7 +229,7 @@ class RunState:
         Its turns over contended keys pass on, as what it waits for may need them: afterwards `take_ready` may have more.
         """
         self.live[number].waits_for = key
-        self._release(self.live[number])
+        self._ready.extend(self._turns.release(number, for_good=False))
         wanted: str | None = key
         for _ in range(len(self.live)):
             line = self.lines.get(wanted) if wanted is not None and wanted not in self.produced else None
@@ -213,13 +249,14 @@ class RunState:
     def stuck(self) -> list[int]:
         """Return whose waits can never end: nothing runs or will start that could produce what they wait for.
 
-        Those that wait for an instance which itself waits are not among them: it may yet go on.
+        Those that wait for an instance which itself waits are not among them: it may yet go on. A join starts only when
+        others end, so it is no reason to hope.
         """
         waiting: list[Entry] = []
         for entry in self.live.values():
             if entry.waits_for is not None:
                 waiting.append(entry)
-            elif entry.status is RUNNING or (entry.status is PENDING and not self.stopping):
+            elif entry.status is RUNNING or (entry.status is PENDING and not entry.members and not self.stopping):
                 return []
         roots = [e for e in waiting if self.stopping or e.waits_for not in self.lines]
         return [entry.dispatch.number for entry in roots or waiting]
@@ -238,70 +275,90 @@ class RunState:
         if not line:
             self.instances.setdefault(dispatch.task_id, {})[dispatch.key] = None
         line.append(dispatch.number)
+        self._holds.enter(entry)
 
-    def _dispatch(self, request: Request, by: int | None, decision: Decision) -> None:
-        """Rule R6: a new instance, one more turn of an active one, or nothing that is not already coming."""
+    def _dispatch(  # noqa: PLR0913, PLR0917 - what a dispatch may be
+        self, request: Request, by: int | None, decision: Decision, join: int | None = None, members: Collection[int] = (),
+        size: int | None = None,
+    ) -> int:  # fmt: skip
+        """Rule R6: a new instance, one more turn of an active one, or nothing that is not already coming.
+
+        *join* is to wait for it; it is itself the join of so many (*size*) dispatches, of which *members* are live. Return the
+        dispatch whose completion completes this one.
+        """
         number, self.next_number = self.next_number, self.next_number + 1
-        task_id, inputs, spawn_another, _, not_before = request
+        task_id, inputs = request.task_id, request.inputs
         active = self.instances.get(task_id)
-        if not active or spawn_another:
-            instance = 1
-            if active:
-                instance = self.spawned[task_id] = self.spawned.get(task_id, 1) + 1
-            dispatch = Dispatch(number, task_id, instance, inputs, by)
-            entry = Entry(dispatch, not_before=not_before)
-            self._enter(entry)
-            self._be_ready(entry)
-            decision.dispatched.append(Recorded(dispatch, PENDING, None, not_before))
-            return
-        twin = self._twin(active, inputs) if not_before is None else None
-        host = self.live[twin if twin is not None else self.lines[next(iter(active))][0]]
-        dispatch = Dispatch(number, task_id, host.dispatch.instance, inputs, by)
-        if twin is not None and host.status is not RUNNING:
-            decision.dispatched.append(Recorded(dispatch, MERGED, twin))
-            return
-        self._enter(Entry(dispatch, BEHIND, merges_into=twin, not_before=not_before))
-        decision.dispatched.append(Recorded(dispatch, BEHIND, twin, not_before))
+        status, merges_into, instance = PENDING, None, 1
+        if active and request.spawn_another:
+            instance = self.spawned[task_id] = self.spawned.get(task_id, 1) + 1
+        elif active:
+            twin = self._twin(active, request) if size is None else None
+            host = self.live[self.lines[next(iter(active))][0] if twin is None else twin]
+            instance, merges_into = host.dispatch.instance, twin
+            status = MERGED if twin is not None and host.status is not RUNNING else BEHIND
+        dispatch = Dispatch(number, task_id, instance, inputs, by, size)
+        decision.dispatched.append(Recorded(dispatch, status, merges_into, request.not_before, request.wait_for, join))
+        if status is MERGED and merges_into is not None:
+            return merges_into
+        entry = Entry(
+            dispatch, status, merges_into=merges_into, not_before=request.not_before, wait_for=request.wait_for,
+            missing=set(request.missing), members=set(members), join=join,
+        )  # fmt: skip
+        self._enter(entry)
+        self._be_ready(entry)
+        return number
 
-    def _twin(self, keys: Iterable[str], inputs: str | None) -> int | None:
-        """Return the dispatch with equal inputs that a new one merges into: one that has not started, else one that runs."""
+    def _twin(self, keys: Iterable[str], request: Request) -> int | None:
+        """Return the dispatch with equal inputs that a new one merges into: one that has not started, else one that runs.
+
+        Delayed ones merge with none, those that wait for keys with those that wait for the same, joins never.
+        """
         running = None
-        for key in keys:
-            for number in self.lines[key]:
-                entry = self.live[number]
-                if (entry.not_before is None or entry.attempts) and self._equal(entry.dispatch.inputs, inputs):
-                    if entry.status is not RUNNING:
-                        return number
-                    running = running or number
+        for number in () if request.not_before else (n for key in keys for n in self.lines[key]):
+            entry = self.live[number]
+            begun = entry.attempts > 0
+            if (
+                entry.dispatch.joins is None
+                and (begun or (entry.not_before is None and entry.wait_for == request.wait_for))
+                and self._equal(entry.dispatch.inputs, request.inputs)
+            ):
+                if entry.status is not RUNNING:
+                    return number
+                running = running or number
         return running
 
     def _conflict(self, number: int, keys: Collection[str]) -> Decision:
         """Rule R5: run again, and take turns with those that lost over the same keys."""
         decision = self._back(number, PENDING, ready=False)
-        entry = self.live[number]
         decision.conflicted = True
-        entry.contends |= frozenset(keys)
-        self._in_turn.append(number)
-        self._give_turns()
+        self._ready.extend(self._turns.lost(number, keys))
         return self._settle(decision)
 
     def _back(self, number: int, status: TaskStatus, *, ready: bool = True) -> Decision:
         """An attempt came to nothing: its dispatch stands in *status*, and sees all when it runs again."""
         decision = Decision()
         entry = self.live[number]
-        entry.status, entry.waits_for, entry.handed = status, None, False
+        entry.status, entry.waits_for = status, None
+        self._handed.discard(number)
         decision.moved.append((number, status))
-        self._release(entry)
+        self._ready.extend(self._turns.release(number, for_good=False))
         self._merge_followers(number, decision)
         if ready and status is PENDING:
             self._be_ready(entry)
         return decision
 
     def _be_ready(self, entry: Entry) -> None:
-        if entry.not_before is None or entry.is_due:
-            self._ready.append(entry.dispatch.number)
-        else:
-            self._delayed.append((entry.dispatch.number, entry.not_before))
+        """Start it now, or have its time told. One that is behind asks again when its turn comes."""
+        if entry.status is PENDING:
+            self._holds.delay(entry)
+            self._become_ready([entry])
+
+    def _become_ready(self, entries: Iterable[Entry]) -> None:
+        """These wait for something less: start those that wait for nothing more."""
+        for entry in entries:
+            if entry.status is PENDING and entry.is_free:
+                self._ready.append(entry.dispatch.number)
 
     def _merge_followers(self, number: int, decision: Decision) -> None:
         """Merge for good what was to merge into *number*: its next attempt starts at the top."""
@@ -313,6 +370,7 @@ class RunState:
         line = self.lines[self.live.pop(number).dispatch.key]
         line.remove(number)
         decision.merged.append((number, into))
+        self._holds.merged(number, into)
 
     def _next_turn(self, done: Dispatch, decision: Decision, *, outdated: bool) -> None:
         """*done* has completed: drop the turns it made needless and let the next one start."""
@@ -339,23 +397,6 @@ class RunState:
             del self.instances[done.task_id]
         if done.instance > 1:
             self.produced.discard(done.key)  # its number is never used again
-
-    def _release(self, entry: Entry) -> None:
-        """Pass on the turns that *entry* held over contended keys."""
-        if entry.contends:
-            self._holders = {key: n for key, n in self._holders.items() if n != entry.dispatch.number}
-            self._give_turns()
-
-    def _give_turns(self) -> None:
-        """Let each waiting loser of a conflict run whose keys nobody holds, in the order of their losses."""
-        taken = set(self._holders)
-        for number in list(self._in_turn):
-            contends = self.live[number].contends
-            if taken.isdisjoint(contends):
-                self._in_turn.remove(number)
-                self._holders.update(dict.fromkeys(contends, number))
-                self._ready.append(number)
-            taken |= contends
 
     def _settle(self, decision: Decision) -> Decision:
         """Say how the run stands, if it ends with this decision."""

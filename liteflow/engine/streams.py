@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -9,11 +10,11 @@ from itertools import takewhile
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from liteflow.codec import decode
+from liteflow.bell import Bell
 from liteflow.model import StreamChunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 FIRST_BLOCK = 1_000
 LARGEST_BLOCK = 64_000
@@ -33,9 +34,9 @@ class Chunk:
     attempt: int
     text: str
 
-    def shown(self) -> StreamChunk:
+    def shown(self, value: object) -> StreamChunk:
         """Return it as its reader gets it."""
-        return StreamChunk(self.task_id, decode(self.text), seq=self.seq, key=self.key, attempt=self.attempt)
+        return StreamChunk(self.task_id, value, seq=self.seq, key=self.key, attempt=self.attempt)
 
 
 class Feed:
@@ -49,14 +50,15 @@ class Feed:
     """
 
     def __init__(self, last: int, reserved: int) -> None:
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # of what those wait for who write
+        self._news: Bell | None = None  # of what those wait for who follow: anything to show
+        self._commit: Bell | None = None  # or a commit
         self.last, self.reserved = last, reserved
         self.floor = last  # chunks up to this number are in the store only
         self._recent: deque[Chunk] = deque()
         self._unrecorded: list[Chunk] = []
         self._recorded_to = last
         self._hidden_from: int | None = None
-        self._commits = 0
         self.closed = False
 
     # -- the driver's side -----------------------------------------------------------------------------------------
@@ -70,7 +72,7 @@ class Feed:
             chunk = Chunk(self.last, task_id, key, number, attempt, text)
             self._recent.append(chunk)
             self._unrecorded.append(chunk)
-            self._changed.notify_all()
+            self._tell()
             return True
 
     def next_block(self, outputs: int) -> int | None:
@@ -115,37 +117,55 @@ class Feed:
         """The commit under way has succeeded: show the outputs it holds."""
         with self._changed:
             self._hidden_from = None
-            self._commits += 1
             if reserved is not None:
                 self.reserved = max(self.reserved, reserved)
             while len(self._recent) > KEPT_IN_MEMORY and self._recent[0].seq <= self._recorded_to:
                 self.floor = self._recent.popleft().seq
             self._changed.notify_all()
+            self._tell(commit=True)
 
-    def withdraw(self, number: int, attempt: int) -> None:
-        """This attempt came to nothing: show its chunks to nobody who has not seen them."""
+    def withdraw(self, number: int, attempt: int, after: int = 0) -> None:
+        """This attempt came to nothing: show its chunks *after* a number to nobody who has not seen them."""
+
+        def is_lost(chunk: Chunk) -> bool:
+            return chunk.number == number and chunk.attempt == attempt and chunk.seq > after
+
         with self._changed:
-            if any(chunk.number == number and chunk.attempt == attempt for chunk in self._recent):
-                self._recent = deque(c for c in self._recent if (c.number, c.attempt) != (number, attempt))
+            if any(map(is_lost, self._recent)):
+                self._recent = deque(chunk for chunk in self._recent if not is_lost(chunk))
 
     def close(self) -> None:
         """Nothing more comes: let the followers end."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()
+            self._tell(commit=True)
+
+    def _tell(self, *, commit: bool = False) -> None:
+        """Wake the followers; the lock is held."""
+        if self._news is not None:
+            self._news.ring()
+            self._news = None
+        if commit and self._commit is not None:
+            self._commit.ring()
+            self._commit = None
 
     # -- the followers' side ---------------------------------------------------------------------------------------
 
-    def since(self, after: int) -> list[Chunk] | None:
-        """Return the chunks after a number, waiting for one; empty when the stream is over, ``None`` if they are in the store."""
+    def since(self, after: int) -> list[Chunk] | Bell | None:
+        """Return the chunks after a number, or what rings when there are more; ``None`` if they are in the store.
+
+        An empty list means that the stream is over.
+        """
         with self._changed:
-            while after >= self.floor:
-                end = self._hidden_from
-                found = [c for c in self._newest(after) if end is None or c.seq < end]
-                if found or self.closed:
-                    return found
-                self._changed.wait()
-            return None
+            if after < self.floor:
+                return None
+            end = self._hidden_from
+            found = [c for c in self._newest(after) if end is None or c.seq < end]
+            if found or self.closed:
+                return found
+            self._news = self._news or Bell()
+            return self._news
 
     def _newest(self, after: int) -> list[Chunk]:
         """Return what is kept after a number; reads from the end, as followers are mostly close to it."""
@@ -157,17 +177,15 @@ class Feed:
         found.reverse()
         return found
 
-    def wait_for_commit(self, seen: int) -> int:
-        """Wait until more was committed than *seen* commits, or the stream is over; return how many were."""
+    def next_commit(self) -> tuple[Bell, bool]:
+        """Return what rings at the next commit, and whether there may be one."""
         with self._changed:
-            self._changed.wait_for(lambda: self._commits > seen or self.closed)
-            return self._commits
+            self._commit = self._commit or Bell()
+            return self._commit, not self.closed
 
 
-def follow(
-    after: int, view: str, *, read: Callable[[int], list[tuple[Chunk, bool]]], feed: Feed | None, is_live: Callable[[], bool]
-) -> Iterator[StreamChunk]:
-    """Yield the chunks of a run after a number, in order, until it stands still.
+class Follower:
+    """Follows the chunks of a run after a number, in order, until it stands still.
 
     Args:
         after: the number of the last chunk that was seen; 0 for all.
@@ -176,25 +194,53 @@ def follow(
         feed: the stream in this process, if the run is driven here.
         is_live: whether somebody drives the run.
     """
-    commits, pause = -1, threading.Event()
-    while True:
-        chunks = feed.since(after) if feed is not None and view == "live" else None
-        live, floor = False, 0
-        if chunks is None:
-            live = is_live() if feed is None else not feed.closed  # asked before reading: what comes between is not missed
-            floor = 0 if feed is None else feed.floor
-            recorded = read(after)
-            chunks = [chunk for chunk, _ in (recorded if view == "live" else takewhile(itemgetter(1), recorded))]
-        for chunk in chunks:
-            yield chunk.shown()
-            after = chunk.seq
+
+    def __init__(
+        self, after: int, view: str, *, read: Callable[[int], list[tuple[Chunk, bool]]], feed: Feed | None,
+        is_live: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self._after, self._view, self._read, self._feed, self._is_live = after, view, read, feed, is_live
+
+    def __iter__(self) -> Iterator[list[Chunk]]:
+        """Yield what is there, as often as there is more."""
+        while True:
+            found, more = self._look()
+            if found:
+                yield found
+            elif more is None:
+                return
+            else:
+                more.wait(POLL_SECONDS if self._feed is None else None)
+
+    async def __aiter__(self) -> AsyncIterator[list[Chunk]]:
+        """Yield what is there, waiting on the event loop for more."""
+        while True:
+            found, more = await asyncio.to_thread(self._look)  # it may read from the database
+            if found:
+                yield found
+            elif more is None:
+                return
+            else:
+                await more.heard(POLL_SECONDS if self._feed is None else None)
+
+    def _look(self) -> tuple[list[Chunk], Bell | None]:
+        """Return the next chunks; or none, and what to wait for before another look, unless the stream is over."""
+        feed, is_live_view = self._feed, self._view == "live"
+        found = feed.since(self._after) if feed is not None and is_live_view else None
+        if isinstance(found, Bell):
+            return [], found
+        if found is not None:
+            return self._seen(found), None
+        commit, live = feed.next_commit() if feed is not None else (Bell(), self._is_live())  # asked before reading, so that
+        floor = feed.floor if feed is not None else 0  # what comes between is not missed
+        recorded = self._read(self._after)
+        chunks = self._seen([chunk for chunk, _ in (recorded if is_live_view else takewhile(itemgetter(1), recorded))])
+        if not chunks and is_live_view and floor > self._after:
+            self._after = floor  # what was recorded is read, the rest is kept here
+            return self._look()
+        return chunks, commit if live else None
+
+    def _seen(self, chunks: list[Chunk]) -> list[Chunk]:
         if chunks:
-            continue
-        if view == "live" and floor > after:
-            after = floor  # what was recorded is read, the rest is kept here
-        elif not live:
-            return
-        elif feed is not None:
-            commits = feed.wait_for_commit(commits)
-        else:
-            pause.wait(POLL_SECONDS)
+            self._after = chunks[-1].seq
+        return chunks

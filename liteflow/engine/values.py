@@ -28,8 +28,9 @@ class Values:
         self._cache: OrderedDict[str, Value] = OrderedDict()
         self._characters = 0
         self._staged: dict[str, Value] = {}
-        self._keys: dict[str, int] | None = None  # all keys, once somebody asked for them
-        self.grown_at = 0  # the version at which the set of keys last grew, since somebody asked
+        self._keys: dict[str, int] | None = None  # all keys that have a value, once somebody asked for them
+        self.keys_changed_at = 0  # the version at which the set of keys last changed, since somebody asked
+        self.produced_at: dict[str, int] = {}  # task id -> the version of its last output
         self.evictions = 0
 
     def committed(self, key: str) -> Value | None:
@@ -49,7 +50,7 @@ class Values:
         return self._staged.get(key) or self._cache.get(key) or load(key)
 
     def keys(self) -> list[str] | None:
-        """Return all keys in the order of their first writes, or ``None`` if they must be loaded first."""
+        """Return all keys that have a value in the order of their first writes, or ``None`` if they must be loaded first."""
         return None if self._keys is None else list(self._keys)
 
     def loaded_keys(self, keys: dict[str, int], version: int) -> None:
@@ -61,8 +62,12 @@ class Values:
         """Lay a write over the committed values; return its version."""
         self.version += 1
         self._staged[key] = Value(self.version, text)
-        if self._keys is not None and key not in self._keys:
-            self._keys[key] = self.grown_at = self.version
+        if self._keys is not None and (key in self._keys) is (text is None):
+            self.keys_changed_at = self.version
+            if text is None:
+                del self._keys[key]
+            else:
+                self._keys[key] = self.version
         return self.version
 
     def publish(self) -> Iterable[str]:
@@ -73,13 +78,14 @@ class Values:
         return staged
 
     def outside(self, writes: Iterable[tuple[int, str, str | None]]) -> list[str]:
-        """Take in what others have committed; return the keys."""
-        changed = []
+        """Take in what others have committed; return the keys to which they gave a value."""
+        given = []
         for version, key, text in writes:
             self.version = version - 1
             self.stage(key, text)
-            changed.append(key)
-        return changed
+            if text is not None:
+                given.append(key)
+        return given
 
     def _keep(self, key: str, value: Value) -> None:
         old = self._cache.pop(key, ABSENT)

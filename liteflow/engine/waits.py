@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
+from liteflow.bell import Bell
 from liteflow.errors import DeadlockError, GetTimeoutError
 
 if TYPE_CHECKING:
@@ -22,21 +22,40 @@ class Waiter:
 
     def __init__(self, key: str, number: int | None) -> None:
         self.key, self.number = key, number
-        self.woken = threading.Event()
+        self.woken = Bell()
         self.error: LiteFlowError | None = None
 
-    def wait(self, began: float, timeout: float | None, clock: Clock) -> None:
+    def wait(self, deadline: Deadline) -> None:
         """Wait until there is news of the key; called without the driver's lock.
 
         Raises:
-            GetTimeoutError: there was none within *timeout* seconds since *began*.
+            GetTimeoutError: there was none in time.
             LiteFlowError: the wait can never end, or the attempt was given up.
         """
-        came = self.woken.wait(None if timeout is None else max(0.0, began + timeout - clock.monotonic()))
+        self._came(deadline, rung=self.woken.wait(deadline.left))
+
+    async def heard(self, deadline: Deadline) -> None:
+        """Wait as `wait` does, on the event loop."""
+        self._came(deadline, rung=await self.woken.heard(deadline.left))
+
+    def _came(self, deadline: Deadline, *, rung: bool) -> None:
         if self.error is not None:
             raise self.error
-        if not came and timeout is not None:
-            raise GetTimeoutError(f"Key {self.key}", timeout)
+        if not rung and deadline.timeout is not None:
+            raise GetTimeoutError(f"Key {self.key}", deadline.timeout)
+
+
+class Deadline:
+    """When a wait of so many seconds, or without end, is over."""
+
+    def __init__(self, timeout: float | None, clock: Clock) -> None:
+        self.timeout, self._clock = timeout, clock
+        self._ends = None if timeout is None else clock.monotonic() + timeout
+
+    @property
+    def left(self) -> float | None:
+        """The seconds that are left."""
+        return None if self._ends is None else max(0.0, self._ends - self._clock.monotonic())
 
 
 class Waits:
@@ -79,7 +98,7 @@ class Waits:
         """End the wait of a dispatch, if it waits."""
         for waiters in self._waiters.values():
             for waiter in waiters:
-                if waiter.number == number and not waiter.woken.is_set():
+                if waiter.number == number and not waiter.woken.has_rung:
                     waiter.error = error
                     self.end(waiter)
 
@@ -95,4 +114,4 @@ class Waits:
         """This wait is over."""
         if waiter.number is not None:
             self._state.unblocks(waiter.number)
-        waiter.woken.set()
+        waiter.woken.ring()

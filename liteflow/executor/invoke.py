@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from liteflow.errors import NotATaskError
+from liteflow.errors import AwaitNeededError, NotATaskError
 from liteflow.model import Failure, TaskOutput
 
 if TYPE_CHECKING:
@@ -38,27 +38,57 @@ class Raised(NamedTuple):
 Outcome = TaskOutput | Raised
 
 
-def bind(fn: Callable[..., Any]) -> Callable[[Any, Callable[[], Any]], Outcome]:
-    """Return how to call the function of a task, given its context and a way to get its inputs; this never raises.
+class Body:
+    """The function of a task, and how to call it, given its context and a way to get its inputs; a call never raises.
 
     It is called as ``fn(ctx)``, or as ``fn(ctx, inputs=...)`` if its second parameter is named ``inputs``; only then are the
     inputs asked for. What it returns is its ``TaskOutput``, or stands for the ``output`` of one.
 
-    Raises:
-        NotATaskError: *fn* cannot be called like this, or is ``async``.
-    """
-    takes_inputs = _takes_inputs(fn)
+    Attributes:
+        is_async: whether the function is ``async``, and so to be `awaited`.
 
-    def call(context: Any, inputs: Callable[[], Any]) -> Outcome:  # noqa: ANN401 - a Context, but nothing here depends on it
+    Raises:
+        NotATaskError: *fn* cannot be called like this.
+    """
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self._fn, self._takes_inputs, self.is_async = fn, _takes_inputs(fn), _is_async(fn)
+
+    def __call__(self, context: Any, inputs: Callable[[], Any]) -> Outcome:  # noqa: ANN401 - a Context, but nothing here depends on it
+        """Call a plain function."""
         try:
-            output = fn(context, inputs=inputs()) if takes_inputs else fn(context)
+            output = self._fn(context, inputs=inputs()) if self._takes_inputs else self._fn(context)
+            if inspect.isawaitable(output):
+                _refuse_awaitable(output)
         except BaseException as error:  # noqa: BLE001 - none may end a thread of an executor
-            frames = error.__traceback__
-            BaseException.with_traceback(error, frames and frames.tb_next)  # begins in the task, not here
-            return Raised(error, describe(error))
+            return _raised(error)
         return output if isinstance(output, TaskOutput) else TaskOutput(output)
 
-    return call
+    async def awaited(self, context: Any, inputs: Callable[[], Any]) -> Outcome:  # noqa: ANN401 - as above
+        """Call an ``async`` function, and wait for its end."""
+        try:
+            output = await (self._fn(context, inputs=inputs()) if self._takes_inputs else self._fn(context))
+        except BaseException as error:  # noqa: BLE001 - SystemExit would end the loop that all async tasks share
+            return _raised(error)
+        return output if isinstance(output, TaskOutput) else TaskOutput(output)
+
+
+def _raised(error: BaseException) -> Raised:
+    frames = error.__traceback__
+    BaseException.with_traceback(error, frames and frames.tb_next)  # begins in the task, not here
+    return Raised(error, describe(error))
+
+
+def _refuse_awaitable(output: Any) -> NoReturn:  # noqa: ANN401 - whatever can be awaited
+    if inspect.iscoroutine(output):
+        output.close()  # or Python would warn that it was never awaited
+    raise AwaitNeededError(
+        f"the task returned a {type(output).__name__} that nobody awaits", "`async def` for the task, and `return await ...`"
+    )
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    return any(inspect.iscoroutinefunction(body) for body in (fn, type(fn).__call__))  # an object may have an async __call__
 
 
 def _takes_inputs(fn: Callable[..., Any]) -> bool:
@@ -66,9 +96,9 @@ def _takes_inputs(fn: Callable[..., Any]) -> bool:
     name = getattr(fn, "__qualname__", None) or repr(fn)
     if not callable(fn):
         raise NotATaskError(name, "it is no function; give one that takes the context")
-    for body in (fn, type(fn).__call__):  # an object may be called through an async method
-        if inspect.iscoroutinefunction(body) or inspect.isasyncgenfunction(body):
-            raise NotATaskError(name, "it is async, which is not there yet; write it with a plain def")
+    for body in (fn, type(fn).__call__):
+        if inspect.isasyncgenfunction(body) or inspect.isgeneratorfunction(body):
+            raise NotATaskError(name, "it yields; put chunks out with ctx.stream(value), and return the output")
     try:
         names = list(inspect.signature(fn, **_UNEVALUATED).parameters)
         called = inspect.signature(fn, follow_wrapped=False, **_UNEVALUATED)

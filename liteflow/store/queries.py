@@ -49,8 +49,8 @@ _last_error = (
 TASKS = (
     select(
         tasks.c.number, tasks.c.key, tasks.c.task_id, tasks.c.status, tasks.c.attempts, tasks.c.inputs, tasks.c.dispatched_by,
-        tasks.c.merged_into, tasks.c.dispatched_at, tasks.c.started_at, tasks.c.finished_at, attempts.c.error_type,
-        attempts.c.error_message, attempts.c.traceback,
+        tasks.c.merged_into, tasks.c.dispatched_at, tasks.c.started_at, tasks.c.finished_at, tasks.c.not_before,
+        tasks.c.wait_for, attempts.c.error_type, attempts.c.error_message, attempts.c.traceback,
     )
     .select_from(tasks)
     .outerjoin(_last_error, and_(_last_error.c.run_id == tasks.c.run_id, _last_error.c.number == tasks.c.number))

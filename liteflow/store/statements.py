@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, func, insert, null, select, update
 
-from liteflow.store.tables import attempts, chunks, constant, contexts, is_one_of, owners, runs, tasks, writes
+from liteflow.store.tables import attempts, chunks, constant, contexts, is_one_of, owners, runs, steps, tasks, writes
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable, Table
@@ -42,8 +42,8 @@ SET_VERSION = update(contexts).where(contexts.c.id == bindparam("of_id")).values
 RAISE_FENCE = update(contexts).where(contexts.c.id == bindparam("of_id")).values(fence=contexts.c.fence + constant(1))
 
 NEW_RUN = _insert(
-    runs, "id", "flow", "context_id", "start_task", "inputs", "status", "priority", "owner_id", "crashes", "base_version",
-    "seq_reserved", "created_at", "started_at",
+    runs, "id", "flow", "context_id", "start_task", "inputs", "status", "priority", "owner_id", "crashes", "progress_version",
+    "base_version", "seq_reserved", "created_at", "started_at",
 )  # fmt: skip
 CLAIM_RUN = (
     update(runs)
@@ -54,9 +54,20 @@ CLAIM_RUN = (
         failed_task=null(),
         finished_at=null(),
         owner_id=bindparam("by_owner"),
-        crashes=runs.c.crashes + bindparam("more_crashes"),
+        crashes=bindparam("to_crashes"),
+        progress_version=bindparam("to_progress"),
         seq_reserved=bindparam("to_seq"),
     )
+)
+HALT_RUN = (
+    update(runs)
+    .where(runs.c.id == bindparam("of_id"), is_one_of(runs.c.status, "queued", "running", "waiting", "paused", "failed"))
+    .values(_new("status", "reason", "finished_at"))
+)
+CANCEL_TASKS = (
+    update(tasks)
+    .where(tasks.c.run_id == bindparam("of_run"), is_one_of(tasks.c.status, *LIVE))
+    .values(status=constant("cancelled"))
 )
 LIVE_RUN_IN = select(runs.c.id, runs.c.owner_id).where(
     runs.c.context_id == bindparam("context_id"), is_one_of(runs.c.status, "running", "waiting")
@@ -64,7 +75,7 @@ LIVE_RUN_IN = select(runs.c.id, runs.c.owner_id).where(
 
 NEW_TASK = _insert(
     tasks, "run_id", "number", "task_id", "instance", "key", "inputs", "status", "dispatched_by", "merged_into", "attempts",
-    "failures", "not_before", "dispatched_at",
+    "failures", "not_before", "wait_for", "join_number", "joins", "dispatched_at",
 )  # fmt: skip
 _this_task = update(tasks).where(_THIS_TASK)
 COMPLETE_TASK = _this_task.values(
@@ -107,11 +118,20 @@ WRITES_SINCE = (
     .where(_here, writes.c.version > bindparam("since"))
     .order_by(writes.c.version)
 )
-KEYS = (
-    select(writes.c.key, func.max(writes.c.version))
+_newest = (
+    select(func.max(writes.c.version).label("version"), func.min(writes.c.version).label("first"))
     .where(_here, writes.c.version.is_not(None))
     .group_by(writes.c.key)
-    .order_by(func.min(writes.c.version))
+    .subquery()
+)
+KEYS = (
+    select(writes.c.key, writes.c.version)
+    .join(_newest, writes.c.version == _newest.c.version)
+    .where(_here, writes.c.value.is_not(None))
+    .order_by(_newest.c.first)
+)
+WAS_WRITTEN = (
+    select(constant(1)).where(_this_key, writes.c.version > bindparam("since"), writes.c.value.is_not(None)).limit(constant(1))
 )
 OPEN_KEYS = select(writes.c.key).where(_here, _is_open).group_by(writes.c.key).order_by(func.min(writes.c.id))
 OPEN_VALUE = select(writes.c.value).where(_this_key, _is_open).order_by(writes.c.id.desc()).limit(constant(1))
@@ -119,12 +139,31 @@ OPEN_VALUE = select(writes.c.value).where(_this_key, _is_open).order_by(writes.c
 LIVE_TASKS = (
     select(
         tasks.c.number, tasks.c.task_id, tasks.c.instance, tasks.c.inputs, tasks.c.dispatched_by, tasks.c.status,
-        tasks.c.attempts, tasks.c.merged_into, tasks.c.failures, tasks.c.not_before,
+        tasks.c.attempts, tasks.c.merged_into, tasks.c.failures, tasks.c.not_before, tasks.c.wait_for, tasks.c.join_number,
+        tasks.c.joins,
     )
     .where(tasks.c.run_id == bindparam("run_id"), is_one_of(tasks.c.status, *LIVE))
     .order_by(tasks.c.number)
 )  # fmt: skip
 _live = tasks.alias("live")
+MERGED_MEMBERS = select(tasks.c.join_number, tasks.c.merged_into).where(
+    tasks.c.run_id == bindparam("run_id"),
+    tasks.c.status == constant("merged"),
+    tasks.c.join_number.in_(
+        select(_live.c.number).where(
+            _live.c.run_id == bindparam("run_id"), _live.c.joins.is_not(None), is_one_of(_live.c.status, *LIVE)
+        )
+    ),
+)
+_OUTPUT = select(tasks.c.merged_into, tasks.c.key, writes.c.value).outerjoin(
+    writes, and_(writes.c.context_id == bindparam("context_id"), writes.c.version == tasks.c.output_version)
+)
+OUTPUTS_OF_MEMBERS = _OUTPUT.where(tasks.c.run_id == bindparam("run_id"), tasks.c.join_number == bindparam("join")).order_by(
+    tasks.c.number
+)
+OUTPUT = _OUTPUT.where(tasks.c.run_id == bindparam("run_id"), tasks.c.number == bindparam("number"))
+NEW_STEP = _insert(steps, "run_id", "number", "name", "value", "attempt", "recorded_at")
+STEPS = select(steps.c.name, steps.c.value).where(steps.c.run_id == bindparam("run_id"), steps.c.number == bindparam("number"))
 _LIVE_KEYS = select(_live.c.key).where(_live.c.run_id == bindparam("run_id"), is_one_of(_live.c.status, *LIVE))
 PRODUCED = (
     select(tasks.c.key)
@@ -146,6 +185,11 @@ LOST_ATTEMPTS = insert(attempts).from_select(
     select(tasks.c.run_id, tasks.c.number, tasks.c.attempts, bindparam("how"), tasks.c.started_at, bindparam("lost_at")).where(
         tasks.c.run_id == bindparam("of_run"), tasks.c.status == constant("running")
     ),
+)
+FREE_TASKS = (
+    update(tasks)
+    .where(tasks.c.run_id == bindparam("of_run"), tasks.c.status == constant("running"))
+    .values(status=constant("pending"))
 )
 LOSE_ALL_WRITES, LOSE_ALL_CHUNKS = (
     update(t).where(t.c.run_id == bindparam("of_run"), t.c.status == constant("open")).values(status=constant("lost"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from liteflow.clock import from_text, to_text
+from liteflow.codec import decode
 from liteflow.errors import LeaseLostError
 from liteflow.model import ABSENT, Dispatch, RunStatus, TaskStatus, Value
 from liteflow.store import statements as sql
@@ -41,6 +42,10 @@ class LiveTask(NamedTuple):
     merged_into: int | None
     failures: int
     not_before: datetime | None
+    wait_for: tuple[str, ...]
+    missing: set[str]
+    join: int | None
+    members: set[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,8 @@ class Batch:
         kept: attempts whose open writes and chunks are committed.
         lost: attempts whose open writes and chunks are lost.
         chunks: new rows of ``chunks``.
+        steps: new rows of ``steps``.
+        cancels: whether all that is not completed is cancelled.
         run: the columns of the run's row that change.
     """
 
@@ -85,6 +92,8 @@ class Batch:
     kept: list[Row] = field(default_factory=list)
     lost: list[Row] = field(default_factory=list)
     chunks: list[Row] = field(default_factory=list)
+    steps: list[Row] = field(default_factory=list)
+    cancels: bool = False
     run: Row = field(default_factory=dict)
 
 
@@ -144,22 +153,26 @@ class Store:
         row = self._run(tx, sql.VALUE, context_id=context_id, key=key).fetchone()
         return ABSENT if row is None else Value(*row)
 
-    def open_value(self, tx: Transaction, context_id: str, key: str) -> str | None:
-        """Return what a running attempt has last written to a key and not committed yet."""
+    def open_value(self, tx: Transaction, context_id: str, key: str) -> Value | None:
+        """Return what a running attempt has last written to a key and not committed yet, ``None`` for nothing."""
         row = self._run(tx, sql.OPEN_VALUE, context_id=context_id, key=key).fetchone()
-        return None if row is None else row[0]
+        return None if row is None else Value(0, row[0])
 
     def open_keys(self, tx: Transaction, context_id: str) -> list[str]:
         """Return the keys that running attempts have written and not committed yet, in the order of their first writes."""
         return [row[0] for row in self._run(tx, sql.OPEN_KEYS, context_id=context_id).fetchall()]
 
     def keys(self, tx: Transaction, context_id: str) -> dict[str, int]:
-        """Return the version of the newest write of each key, deletions too, in the order the keys were first written."""
+        """Return the keys that have a value, each with its version, in the order they were first written."""
         return dict(self._run(tx, sql.KEYS, context_id=context_id).fetchall())
 
     def writes_since(self, tx: Transaction, context_id: str, version: int) -> list[tuple[int, str, str | None]]:
         """Return the committed writes after *version*: version, key and text, in order."""
         return [tuple(row) for row in self._run(tx, sql.WRITES_SINCE, context_id=context_id, since=version).fetchall()]
+
+    def was_written(self, tx: Transaction, context_id: str, key: str, *, since: int) -> bool:
+        """Whether a value was committed to a key after version *since*."""
+        return self._run(tx, sql.WAS_WRITTEN, context_id=context_id, key=key, since=since).fetchone() is not None
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
@@ -199,30 +212,98 @@ class Store:
             Where its context stands now, with the new owner's token; ``None`` if it is final.
         """
         run_id, context_id = run["id"], run["context_id"]
-        crashed = RunStatus(run["status"]).holds_context  # otherwise its last owner has let it stand still
-        claimed = self._run(tx, sql.CLAIM_RUN, of_id=run_id, by_owner=owner, more_crashes=int(crashed), to_seq=seq_reserved)
-        if claimed.rowcount == 0:
-            return None
+        head = self._shut_out(tx, run, now=now)
+        claimed = self._run(
+            tx, sql.CLAIM_RUN, of_id=run_id, by_owner=owner, to_crashes=self.crashes(run, head.version),
+            to_progress=head.version, to_seq=seq_reserved,
+        )  # fmt: skip
+        return head if claimed.rowcount else None
+
+    @staticmethod
+    def crashes(run: Row, version: int) -> int:
+        """Return how often in a row a run has brought down its process without completing anything.
+
+        Args:
+            run: its row.
+            version: where its context stands.
+        """
+        if not RunStatus(run["status"]).holds_context:
+            return 0  # its last owner has let it stand still
+        return run["crashes"] + 1 if run["progress_version"] == version else 1
+
+    def halt_run(self, tx: Transaction, run: Row, status: RunStatus, reason: str, *, now: datetime) -> bool:
+        """Let a run that nobody works on stand in *status*, paused or cancelled; its attempts are lost.
+
+        Returns:
+            Whether it does: one that is completed or cancelled cannot be halted.
+        """
+        cancels = status is RunStatus.CANCELLED
+        halted = self._run(
+            tx, sql.HALT_RUN, of_id=run["id"], to_status=status.value, to_reason=reason,
+            to_finished_at=to_text(now) if cancels else None,
+        )  # fmt: skip
+        if not halted.rowcount:
+            return False
+        self._shut_out(tx, run, now=now)
+        if cancels:
+            self._run(tx, sql.CANCEL_TASKS, of_run=run["id"])
+        return True
+
+    def _shut_out(self, tx: Transaction, run: Row, *, now: datetime) -> Head:
+        """End what a former owner had under way: its attempts are lost, its token is void."""
+        run_id = run["id"]
         self._run(tx, sql.LOST_ATTEMPTS, of_run=run_id, how="lost", lost_at=to_text(now))
+        self._run(tx, sql.FREE_TASKS, of_run=run_id)
         self._run(tx, sql.LOSE_ALL_WRITES, of_run=run_id)
         self._run(tx, sql.LOSE_ALL_CHUNKS, of_run=run_id)
-        self._run(tx, sql.RAISE_FENCE, of_id=context_id)
-        return self.head(tx, context_id)
+        self._run(tx, sql.RAISE_FENCE, of_id=run["context_id"])
+        return self.open_context(tx, run["context_id"], now=now)
 
-    def load_run(self, tx: Transaction, run_id: str) -> LiveRun:
-        """Return the live part of a run."""
-        entries = [
-            LiveTask(Dispatch(*facts), TaskStatus(status), tried, merged_into, failures, not_before and from_text(not_before))
-            for *facts, status, tried, merged_into, failures, not_before in self._run(
-                tx, sql.LIVE_TASKS, run_id=run_id
-            ).fetchall()
-        ]
+    def load_run(self, tx: Transaction, run: Row) -> LiveRun:
+        """Return the live part of a run, given its row."""
+        run_id = run["id"]
+        entries = []
+        for row in self._run(tx, sql.LIVE_TASKS, run_id=run_id).fetchall():
+            *facts, status, tried, merged_into, failures, not_before, wait_for, join, joins = row
+            keys = tuple(decode(wait_for)) if wait_for else ()
+            missing = {k for k in keys if not self.was_written(tx, run["context_id"], k, since=run["base_version"])}
+            entries.append(LiveTask(
+                Dispatch(*facts, joins), TaskStatus(status), tried, merged_into, failures,
+                not_before and from_text(not_before), keys, missing, join, set(),
+            ))  # fmt: skip
+        self._load_members(tx, run_id, {entry.dispatch.number: entry for entry in entries})
         return LiveRun(
             entries,
             dict(self._run(tx, sql.SPAWNED, run_id=run_id).fetchall()),
             [row[0] for row in self._run(tx, sql.PRODUCED, run_id=run_id).fetchall()],
             (self._run(tx, sql.LAST_NUMBER, run_id=run_id).fetchone()[0] or 0) + 1,
         )
+
+    def _load_members(self, tx: Transaction, run_id: str, live: dict[int, LiveTask]) -> None:
+        """Tell each join which live dispatches it waits for: its members, and those that do the work of merged ones."""
+        for number, entry in live.items():
+            if entry.join in live:
+                live[entry.join].members.add(number)
+        for join, into in self._run(tx, sql.MERGED_MEMBERS, run_id=run_id).fetchall():
+            host = into
+            while host is not None and host not in live:
+                host = self._run(tx, sql.OUTPUT, run_id=run_id, context_id="", number=host).fetchone()[0]
+            if host is not None:
+                live[join].members.add(host)
+
+    def outputs_of_members(self, tx: Transaction, run_id: str, context_id: str, join: int) -> list[tuple[str, str]]:
+        """Return keys and outputs that a join finds, in dispatch order; of merged dispatches, those of who did their work."""
+        outputs = []
+        for row in self._run(tx, sql.OUTPUTS_OF_MEMBERS, run_id=run_id, context_id=context_id, join=join).fetchall():
+            into, key, text = row
+            while text is None:
+                into, key, text = self._run(tx, sql.OUTPUT, run_id=run_id, context_id=context_id, number=into).fetchone()
+            outputs.append((key, text))
+        return outputs
+
+    def steps(self, tx: Transaction, run_id: str, number: int) -> dict[str, str]:
+        """Return the results of the steps that attempts of a dispatch have recorded, by name."""
+        return dict(self._run(tx, sql.STEPS, run_id=run_id, number=number).fetchall())
 
     def record(self, tx: Transaction, run_id: str, context_id: str, batch: Batch) -> None:
         """Record what happened in a run. The caller has compared the context's fencing token in this transaction."""
@@ -241,6 +322,9 @@ class Store:
             many(tx, sql.KEEP_CHUNKS, [{k: v for k, v in row.items() if k != "first_version"} for row in batch.kept])
         many(tx, sql.LOSE_WRITES, batch.lost)
         many(tx, sql.LOSE_CHUNKS, batch.lost)
+        many(tx, sql.NEW_STEP, batch.steps)
+        if batch.cancels:
+            self._run(tx, sql.CANCEL_TASKS, of_run=run_id)
         if batch.run:
             tx.execute(self.database.compile(sql.update_run(tuple(batch.run))), {"of_id": run_id, **batch.run})
         if batch.version is not None:
