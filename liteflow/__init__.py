@@ -3,6 +3,8 @@
 from liteflow.codec import register
 from liteflow.context import Context
 from liteflow.errors import (
+    AwaitNeededError,
+    ConflictError,
     ContextBusyError,
     ContextKeyError,
     DeadlockError,
@@ -10,6 +12,7 @@ from liteflow.errors import (
     InvalidKeyError,
     InvalidOptionError,
     LeaseLostError,
+    LimitExceededError,
     LiteFlowError,
     NotATaskError,
     RunCancelledError,
@@ -32,10 +35,12 @@ from liteflow.errors import (
 )
 from liteflow.executor import Executor, PoolExecutor
 from liteflow.flow import Flow
-from liteflow.model import NextTask, RetryPolicy, StreamChunk, TaskOutput
+from liteflow.model import Limits, NextTask, RetryPolicy, StreamChunk, TaskOutput
 from liteflow.run import Run
 
 __all__ = [
+    "AwaitNeededError",
+    "ConflictError",
     "Context",
     "ContextBusyError",
     "ContextKeyError",
@@ -46,6 +51,8 @@ __all__ = [
     "InvalidKeyError",
     "InvalidOptionError",
     "LeaseLostError",
+    "LimitExceededError",
+    "Limits",
     "LiteFlowError",
     "NextTask",
     "NotATaskError",

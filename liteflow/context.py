@@ -18,7 +18,7 @@ from liteflow.ports import Frozen, Memory
 from liteflow.telemetry import TaskLogger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from liteflow.model import StreamChunk, Version
     from liteflow.ports import Port, TaskPort
@@ -100,7 +100,7 @@ class Context:
     async def aget(self, key: str, default: Any = _NOT_GIVEN, *, timeout: float | None = None) -> Any:  # noqa: ANN401, ASYNC109 - the twin of `get`
         """Return the value of *key* as `get` does, waiting on the event loop."""
         port, wait = self._values, default is _NOT_GIVEN
-        aget = getattr(port, "aget", None) or partial(asyncio.to_thread, port.get)
+        aget: Callable[..., Awaitable[str | None]] = getattr(port, "aget", None) or partial(asyncio.to_thread, port.get)  # type: ignore[call-arg] # given below
         return self._found(key, await aget(check_key(key), wait=wait, timeout=timeout), default)
 
     def _found(self, key: str, text: str | None, default: Any) -> Any:  # noqa: ANN401 - any value

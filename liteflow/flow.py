@@ -276,7 +276,8 @@ class Flow:
         from liteflow.engine.engine import Engine  # noqa: PLC0415 - the engine brings SQLAlchemy, which takes long to import
 
         database = _database(self._store, self._durability)
-        key = partial(signing_key, os.environ.get("LITEFLOW_SECRET_KEY"), database.file) if self._pickle else None
+        key_file = database.file and database.file.with_name(f"{database.file.name}.key")
+        key = partial(signing_key, os.environ.get("LITEFLOW_SECRET_KEY"), key_file) if self._pickle else None
         codec = Codec(key, self._transform, self._limits.value_bytes)
         return Engine(self.name, self._tasks, self._executor, database, self._clock, codec, self._limits)
 
@@ -348,12 +349,12 @@ def _executor(executor: object) -> tuple[Executor, bool]:
         what = type(executor).__qualname__
         if type(executor).__module__.partition(".")[0] == "multiprocessing" or "ProcessPool" in what:
             cure = (
-                "its processes cannot reach the run; for tasks on other processes give RayExecutor(), for CPU work beside threads "
-                "call the process pool from within a task"
+                "its processes cannot reach the run; for tasks on other processes give RayExecutor(), "
+                "for CPU work beside threads call the process pool from within a task"
             )
         else:
             cure = "give PoolExecutor(), a ThreadPoolExecutor, or nothing for 4 threads"
-        raise InvalidOptionError("executor", executor, f"is a {what} and cannot run tasks: {cure}")
+        raise InvalidOptionError("executor", executor, f"is a {what}, which cannot run tasks; {cure}")
     return executor, False
 
 

@@ -66,7 +66,7 @@ class TaskPort(Port, Protocol):
         """The same for every attempt of this dispatch, and for nothing else."""
         ...
 
-    async def aget(self, key: str, *, wait: bool, timeout: float | None) -> str | None:
+    async def aget(self, key: str, *, wait: bool, timeout: float | None) -> str | None:  # noqa: ASYNC109 - the twin of `get`
         """Return what `get` does, waiting on the event loop."""
         ...
 

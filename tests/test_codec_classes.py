@@ -9,16 +9,15 @@ from pathlib import Path, PosixPath
 import pytest
 
 from liteflow import codec
-from liteflow.codec import forms
-from liteflow.codec import decode, encode, register
+from liteflow.codec import decode, encode, forms, register
 from liteflow.errors import SerializationError
 from tests.values import Money, Order, stored
 
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forms, "REGISTERED", {})
-    monkeypatch.setattr(forms, "NAMED", {})
+    monkeypatch.setattr(forms, "_REGISTERED", {})
+    monkeypatch.setattr(forms, "_NAMED", {})
 
 
 # -- register --------------------------------------------------------------------------------------------------------

@@ -44,7 +44,13 @@ def test_what_cannot_be_stored_is_refused_with_its_path_its_type_and_the_ways_ou
     assert caught.value.path == ".items[1].price"
     assert caught.value.type_name is not None
     assert type(value).__qualname__ in caught.value.type_name
-    for words in (".items[1].price", caught.value.type_name, "liteflow.register(", "Flow(pickle=True)", "store what it is made of"):
+    for words in (
+        ".items[1].price",
+        caught.value.type_name,
+        "liteflow.register(",
+        "Flow(pickle=True)",
+        "store what it is made of",
+    ):
         assert words in str(caught.value)
 
 

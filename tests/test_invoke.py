@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial, wraps
 from typing import Any
 
 import pytest
 
-from liteflow.errors import LiteFlowError
-from liteflow.executor.invoke import MAX_TEXT, Raised, Body, describe
+from liteflow.errors import AwaitNeededError, LiteFlowError
+from liteflow.executor.invoke import MAX_TEXT, Body, Raised, describe
 from liteflow.model import TaskOutput
 
 CTX = object()
@@ -18,7 +19,7 @@ def outcome(fn: Any, inputs: Any = None) -> Any:
     return Body(fn)(CTX, lambda: inputs)
 
 
-class Body:
+class Callable:
     def __call__(self, _ctx, inputs):
         return inputs
 
@@ -42,8 +43,8 @@ def passing_on(fn):
         lambda _, *, inputs: inputs,
         partial(lambda _model, _ctx, inputs: inputs, "a model"),
         passing_on(lambda _, inputs: inputs),
-        Body(),
-        Body().method,
+        Callable(),
+        Callable().method,
     ],
     ids=["plain", "with a default", "by keyword", "partial", "wrapped", "object", "method"],
 )
@@ -85,12 +86,31 @@ class Later:
         return None
 
 
-@pytest.mark.parametrize("fn", [later, slowly, partial(later), Later()])
-def test_an_async_task_is_refused_with_the_cure(fn: Any):
-    with pytest.raises(LiteFlowError, match=r"it is async, .*; write it with a plain def") as refused:
+@pytest.mark.parametrize("fn", [later, partial(later), Later()])
+def test_an_async_function_is_known_as_one_and_awaited(fn: Any):
+    body = Body(fn)
+
+    assert body.is_async
+    assert asyncio.run(body.awaited(CTX, lambda: None)) == TaskOutput(None)
+
+
+def generated(_ctx):
+    yield
+
+
+@pytest.mark.parametrize("fn", [slowly, generated])
+def test_a_generator_is_refused_with_the_cure(fn: Any):
+    with pytest.raises(LiteFlowError, match=r"it yields; put chunks out with ctx.stream\(value\)") as refused:
         Body(fn)
 
     assert isinstance(refused.value, TypeError)
+
+
+def test_a_coroutine_that_nobody_awaits_is_an_error_that_says_what_to_write():
+    outcome = Body(lambda ctx: later(ctx))(CTX, lambda: None)
+
+    assert isinstance(outcome.exception, AwaitNeededError)
+    assert "`async def`" in outcome.failure.message
 
 
 @pytest.mark.parametrize(

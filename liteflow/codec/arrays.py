@@ -135,9 +135,9 @@ def _bits(numpy: Any, value: Any) -> bytes:
 def _take_scalar(numpy: Any, value: Any) -> tuple[str, object]:
     kind = value.dtype.kind
     if kind == "U":
-        return kind, str.__str__(value)  # its item() would drop a NUL at the end
+        return kind, str.__str__(value)  # as its item() would be, but for a NUL at the end
     if kind == "S":
-        return kind, value.tobytes()
+        return kind, bytes.__bytes__(value)
     text = _text_of(numpy, value.dtype)
     if kind in "Mm":
         return text, int(value.view("i8"))

@@ -47,9 +47,9 @@ def register(cls: type[T], encode: Callable[[T], object], decode: Callable[[Any]
         raise SerializationError(f"{label(cls)} cannot be registered: LiteFlow stores it as it is; wrap it in a class")
     own = name_of(cls)
     form = Form(name or own, own, encode, decode)
-    if NAMED.get(form.tag, form).payload != own:
-        raise SerializationError(f"{form.tag} is registered for {NAMED[form.tag].payload}; give {own} another name")
-    REGISTERED[cls] = NAMED[form.tag] = form
+    if _NAMED.get(form.tag, form).payload != own:
+        raise SerializationError(f"{form.tag} is registered for {_NAMED[form.tag].payload}; give {own} another name")
+    _REGISTERED[cls] = _NAMED[form.tag] = form
 
 
 class Form(NamedTuple):
@@ -98,8 +98,8 @@ TAGS = {f"${form.tag}": form for form in _FORMS.values()} | {
     "$ndarray": Form("ndarray", dict, dict, arrays.build_array),
 }
 NAMED_TAGS = frozenset({"$registered", "$enum", "$namedtuple", "$record", "$numpy"})  # with a name, and a "value" beside it
-REGISTERED: dict[type, Form] = {}  # of the process, as its classes are
-NAMED: dict[str, Form] = {}  # the same by name
+_REGISTERED: dict[type, Form] = {}  # of the process, as its classes are
+_NAMED: dict[str, Form] = {}  # the same by name
 
 
 @lru_cache(maxsize=512)
@@ -160,13 +160,18 @@ def _whole(cls: type, record: T) -> T:
     return record
 
 
+def is_registered(cls: type) -> bool:
+    """Return whether the user has said how this class is stored."""
+    return cls in _REGISTERED
+
+
 def take_apart(cls: type, value: Any) -> tuple[str, str | None, object]:
     """Return a tag, the name of the class unless the tag alone tells it, and what is in the value.
 
     Raises:
         Exception: any, saying why it cannot be stored; the functions of the user's classes raise what they like.
     """
-    if form := REGISTERED.get(cls):
+    if form := _REGISTERED.get(cls):
         return "$registered", form.tag, form.pack(value)
     if form := _FORMS.get(cls):
         return f"${form.tag}", None, form.pack(value)
@@ -185,9 +190,9 @@ def put_together(tag: str, name: Any, payload: Any) -> object:
         return arrays.build_scalar(name, payload)
     module = str(name).partition(":")[0]
     if tag == "$registered":
-        if name not in NAMED:
+        if name not in _NAMED:
             raise LookupError(f"import the module that calls liteflow.register for it, {module} perhaps")
-        return NAMED[name].unpack(payload)
+        return _NAMED[name].unpack(payload)
     if (cls := find(name)) is None:
         raise LookupError(f"import {module} first; there is no such class in what this process has imported")
     if _kind_of(cls) != tag[1:]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from liteflow.codec import arrays
-from liteflow.codec.forms import NAMED_TAGS, PLAIN_TYPES, REGISTERED, SAFE, TAGS, put_together, take_apart
+from liteflow.codec.forms import NAMED_TAGS, PLAIN_TYPES, SAFE, TAGS, is_registered, put_together, take_apart
 from liteflow.codec.names import is_unicode, label
 from liteflow.errors import SerializationError
 
@@ -198,7 +198,7 @@ class _Packer:
     def pickle(self, cls: type, value: object, error: Exception) -> object:
         why, cure = reason(error), f"liteflow.register({cls.__name__}, encode, decode)"
         try:
-            signed = None if cls in REGISTERED else self.codec.pickled(value, self.place)
+            signed = None if is_registered(cls) else self.codec.pickled(value, self.place)
             if signed:
                 self.grow(cls, len(signed[0]))
                 return {"$pickle": signed}

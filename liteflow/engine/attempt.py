@@ -220,7 +220,7 @@ class Attempt:
     def joined(self) -> list[tuple[str, str]] | None:
         """Return keys and outputs of those that it was dispatched to join; ``None`` if it is no join."""
         self.check()
-        return None if self.dispatch.joins is None else self._host.reading.joined(self.dispatch.number)
+        return None if self.dispatch.joins is None else self._host.reading.joined(self.dispatch)
 
     # -- what takes effect before the end --------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Request(NamedTuple):
     """A `NextTask` with its inputs encoded.
 
-    When it is dispatched, its *delay* becomes *not_before*, and *missing* holds those keys of *wait_for* that are not written yet.
+    When it is dispatched, its *delay* becomes *not_before*, and *missing* holds the keys of *wait_for* that are not written yet.
     """
 
     task_id: str
@@ -59,6 +59,11 @@ class Entry:
     missing: set[str] = field(default_factory=set)
     members: set[int] = field(default_factory=set)
     join: int | None = None
+
+    @property
+    def waits_until(self) -> tuple[object, ...]:
+        """All that is recorded of what it waits for before it may start."""
+        return self.not_before, self.wait_for, self.missing, self.members, self.join
 
     @property
     def is_free(self) -> bool:

@@ -26,7 +26,7 @@ from liteflow.model import RunStatus, Value
 from liteflow.telemetry import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from contextvars import Context as Variables
 
     from liteflow.engine.services import Services
@@ -69,7 +69,7 @@ class RunDriver:
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts of a run
-        self, services: Services, on_end: Callable[[RunDriver], None], row: dict[str, object], fence: int, state: RunState,
+        self, services: Services, on_end: Callable[[RunDriver], None], row: Mapping[str, object], fence: int, state: RunState,
         values: Values, feed: Feed, around: Surroundings,
     ) -> None:  # fmt: skip
         self.run_id, self.context_id, base = str(row["id"]), str(row["context_id"]), int(str(row["base_version"]))
@@ -129,7 +129,7 @@ class RunDriver:
     def perform(self, number: int, job: _Job) -> None:
         """Run one attempt, on a thread of the executor."""
         try:
-            begun = self._begin(number, partial(getattr(self._services.executor, "abandon", print), job))
+            begun = self._begin(number, partial(getattr(self._services.executor, "abandon", _drop), job))
             if begun is not None:
                 task, attempt = begun
                 event = self._around.variables.copy().run(task.perform, attempt)
@@ -368,3 +368,6 @@ class _Job:
 def _cancel_on(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
     with suppress(RuntimeError):  # the loop is closed, and the task with it
         loop.call_soon_threadsafe(task.cancel)
+
+
+def _drop(job: object) -> None: ...

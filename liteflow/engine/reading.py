@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from liteflow.bell import Bell
 from liteflow.engine.waits import Deadline, Waiter, Waits
+from liteflow.errors import TaskNotFoundError
 
 if TYPE_CHECKING:
     from liteflow.engine.attempt import Attempt
     from liteflow.engine.services import Services
     from liteflow.engine.state import RunState
     from liteflow.engine.values import Values
-    from liteflow.model import Value, Version
+    from liteflow.model import Dispatch, Value, Version
 
 
 class Host(Protocol):
@@ -168,7 +169,7 @@ class Reading:
     # -- many values -----------------------------------------------------------------------------------------------
 
     def gather(self, attempt: Attempt, task_id: str) -> list[tuple[str, str]]:
-        """Return keys and outputs of all instances of a task but the caller's own, in the order of their numbers, once they are there."""
+        """Return keys and outputs of all instances of a task but the caller's own, by number, once they are there."""
         deadline = Deadline(None, self._services.clock)
         while isinstance(found := self._look_for_all(attempt, task_id), Waiter):
             self._wait(attempt, found, deadline)
@@ -184,13 +185,17 @@ class Reading:
 
     def _look_for_all(self, attempt: Attempt, task_id: str) -> list[str] | Waiter:
         """Return the keys of all instances of a task, or whom to wait for before another look."""
+        if task_id not in self._services.tasks:
+            raise TaskNotFoundError(task_id, self._services.tasks)
         with self.lock:
             self.when_published(attempt)
-            keys, active = self._state.instances_of(task_id, attempt.dispatch.key)
-            if active is not None and not self._over:
+            state, own = self._state, attempt.dispatch.key
+            active = next((key for key in reversed(state.instances.get(task_id, {})) if key != own), None)
+            if active is not None and not self._over:  # the newest: once that is done, most others are
                 return self._begin_wait(active, attempt.dispatch.number)
             attempt.gathered.setdefault(task_id, self.values.version)
-            return keys
+            spawned = [f"{task_id}#{n}" for n in range(2, state.spawned.get(task_id, 1) + 1)]
+            return [key for key in [task_id] * (task_id in state.produced) + spawned if key != own]
 
     def _outputs(self, keys: list[str]) -> list[tuple[str, str]]:
         with self.lock:
@@ -224,10 +229,10 @@ class Reading:
         with self._services.database.read() as tx:
             return self._services.store.steps(tx, self._host.run_id, number)
 
-    def joined(self, number: int) -> list[tuple[str, str]]:
+    def joined(self, join: Dispatch) -> list[tuple[str, str]]:
         """Return keys and outputs that a join finds, in dispatch order."""
         with self._services.database.read() as tx:
-            return self._services.store.outputs_of_members(tx, self._host.run_id, self._host.context_id, number)
+            return self._services.store.outputs_of_members(tx, self._host.run_id, self._host.context_id, join)
 
     def history(self, key: str) -> list[Version]:
         """Return the committed writes of *key*, oldest first."""

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from liteflow.engine.events import Broke, Checkpoint, Done, Halt, Step
 from liteflow.engine.journal import Journal
 from liteflow.errors import ConflictError, LimitExceededError, LiteFlowError, RunCancelledError, TaskFailedError
-from liteflow.model import RunStatus
+from liteflow.model import RunStatus, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
     from liteflow.engine.attempt import Attempt
@@ -182,10 +183,10 @@ class Scribe:
         self.halted(Halt(RunStatus.PAUSED, str(error), at_once=True))
         return True
 
-    def _outdated(self, attempt: Attempt, wrote: set[str]) -> list[str]:
+    def _outdated(self, attempt: Attempt, wrote: AbstractSet[str]) -> list[str]:
         """Return the keys an attempt had read that others have changed since.
 
-        `""` stands for what no write of its own can clash with: the set of keys, what it gathered, and all of before a checkpoint.
+        `""` stands for what no write of its own can clash with: the set of keys, what it gathered, all from before a checkpoint.
         """
         values, reads, scanned = self._values, attempt.reads, attempt.scanned
         outdated = [key for key, version in reads.items() if self._newest(key).version != version]
@@ -263,7 +264,7 @@ class Scribe:
         elif self._state.is_idle != self.is_waiting:
             self.is_waiting = not self.is_waiting
             status = RunStatus.WAITING if self.is_waiting else RunStatus.RUNNING
-            journal.run_stands(status, waits_for(self._state.held()) if self.is_waiting else None)
+            journal.run_stands(status, waits_for(self._state.live.values()) if self.is_waiting else None)
 
     def _record_open(self, journal: Journal, spoke: set[int]) -> None:
         """Record what running attempts have written so far, and that those which spoke or take their time run."""
@@ -283,8 +284,9 @@ class Scribe:
             self._state.written(self._values.outside(since))
 
 
-def waits_for(held: list[Entry]) -> str:
-    """Say for what dispatches wait, in words."""
+def waits_for(entries: Iterable[Entry]) -> str:
+    """Say for what dispatches wait, in words: for a time or a key; joins wait for others that do."""
+    held = [e for e in entries if e.status is TaskStatus.PENDING and not e.members and not e.is_free]
     reasons = [
         f"task {entry.dispatch.key} waits for {' and '.join(sorted(entry.missing))}"
         if entry.missing

@@ -68,10 +68,7 @@ class RunState:
         """Return all that the store must know of this state, for comparison with a loaded one."""
         return {
             "live": {
-                n: (
-                    e.dispatch, PENDING if e.status is RUNNING else e.status, e.merges_into, e.failures, e.not_before,
-                    e.wait_for, e.missing, e.members, e.join,
-                )
+                n: (e.dispatch, PENDING if e.status is RUNNING else e.status, e.merges_into, e.failures, *e.waits_until)
                 for n, e in self.live.items()
             },
             "lines": self.lines,
@@ -111,8 +108,7 @@ class RunState:
             requests: what it asks to run next.
             join: what it asks to run once all those have completed.
             wrote: the keys it wrote, its output's among them.
-            outdated: the keys it had read from the context that others have changed since (`""` stands for the set of keys, and
-                for what it had read before a checkpoint).
+            outdated: the keys it had read that others have changed since (`""` stands for what its writes cannot clash with).
         """
         clash = [key for key in outdated if key in wrote]
         if clash:
@@ -204,17 +200,6 @@ class RunState:
     def is_idle(self) -> bool:
         """Whether all that is left waits: for a time, for a key to be written, or for another dispatch that does."""
         return not self._ready and not self._handed and not self._turns and bool(self.live) and not self.stopping
-
-    def held(self) -> list[Entry]:
-        """Return the dispatches that wait for a time or a key."""
-        return [e for e in self.live.values() if e.status is PENDING and not e.members and not e.is_free]
-
-    def instances_of(self, task_id: str, but: str) -> tuple[list[str], str | None]:
-        """Return the keys of all instances of a task that gave an output, *but* one's own, and the newest one that is active."""
-        active = next((key for key in reversed(self.instances.get(task_id, {})) if key != but), None)
-        keys = [task_id] if task_id in self.produced else []
-        keys += [f"{task_id}#{n}" for n in range(2, self.spawned.get(task_id, 1) + 1)]
-        return [key for key in keys if key != but], active
 
     # -- who waits for what ----------------------------------------------------------------------------------------
 

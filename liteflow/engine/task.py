@@ -85,7 +85,7 @@ class Task:
         return retry.wait_after(failures, random.random())  # noqa: S311 - spreads load, keeps no secret
 
     def _requests(self, attempt: Attempt, output: TaskOutput) -> list[Request]:
-        wanted = output.next_tasks or ()
+        wanted: object = output.next_tasks or ()
         if not isinstance(wanted, Iterable) or isinstance(wanted, str):
             raise NotATaskError(repr(wanted), f"task {self.id} returned it as its next tasks; write [NextTask(...), ...]")
         requests = [self._request(attempt, request) for request in wanted]

@@ -146,21 +146,14 @@ LIVE_TASKS = (
     .order_by(tasks.c.number)
 )  # fmt: skip
 _live = tasks.alias("live")
-MERGED_MEMBERS = select(tasks.c.join_number, tasks.c.merged_into).where(
-    tasks.c.run_id == bindparam("run_id"),
-    tasks.c.status == constant("merged"),
-    tasks.c.join_number.in_(
-        select(_live.c.number).where(
-            _live.c.run_id == bindparam("run_id"), _live.c.joins.is_not(None), is_one_of(_live.c.status, *LIVE)
-        )
-    ),
-)
 _OUTPUT = select(tasks.c.merged_into, tasks.c.key, writes.c.value).outerjoin(
     writes, and_(writes.c.context_id == bindparam("context_id"), writes.c.version == tasks.c.output_version)
 )
-OUTPUTS_OF_MEMBERS = _OUTPUT.where(tasks.c.run_id == bindparam("run_id"), tasks.c.join_number == bindparam("join")).order_by(
-    tasks.c.number
+_MEMBERS = and_(  # the dispatches right before the one that joins them
+    tasks.c.run_id == bindparam("run_id"), tasks.c.number >= bindparam("first"), tasks.c.number < bindparam("join")
 )
+OUTPUTS_OF_MEMBERS = _OUTPUT.where(_MEMBERS).order_by(tasks.c.number)
+MERGED_MEMBERS = select(tasks.c.merged_into).where(_MEMBERS, tasks.c.status == constant("merged"))
 OUTPUT = _OUTPUT.where(tasks.c.run_id == bindparam("run_id"), tasks.c.number == bindparam("number"))
 NEW_STEP = _insert(steps, "run_id", "number", "name", "value", "attempt", "recorded_at")
 STEPS = select(steps.c.name, steps.c.value).where(steps.c.run_id == bindparam("run_id"), steps.c.number == bindparam("number"))

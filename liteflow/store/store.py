@@ -33,8 +33,9 @@ class Head(NamedTuple):
     fence: int
 
 
-class LiveTask(NamedTuple):
-    """A dispatch that is not final, as recorded."""
+@dataclass(slots=True)
+class LiveTask:
+    """A dispatch that is not final, as recorded; *members* are the live dispatches that it waits for as their join."""
 
     dispatch: Dispatch
     status: TaskStatus
@@ -42,10 +43,10 @@ class LiveTask(NamedTuple):
     merged_into: int | None
     failures: int
     not_before: datetime | None
-    wait_for: tuple[str, ...]
-    missing: set[str]
-    join: int | None
-    members: set[int]
+    wait_for: tuple[str, ...] = ()
+    missing: set[str] = field(default_factory=set)
+    join: int | None = None
+    members: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +212,12 @@ class Store:
         Returns:
             Where its context stands now, with the new owner's token; ``None`` if it is final.
         """
-        run_id, context_id = run["id"], run["context_id"]
-        head = self._shut_out(tx, run, now=now)
+        head = self.open_context(tx, run["context_id"], now=now)
         claimed = self._run(
-            tx, sql.CLAIM_RUN, of_id=run_id, by_owner=owner, to_crashes=self.crashes(run, head.version),
+            tx, sql.CLAIM_RUN, of_id=run["id"], by_owner=owner, to_crashes=self.crashes(run, head.version),
             to_progress=head.version, to_seq=seq_reserved,
         )  # fmt: skip
-        return head if claimed.rowcount else None
+        return self._shut_out(tx, run, now=now) if claimed.rowcount else None
 
     @staticmethod
     def crashes(run: Row, version: int) -> int:
@@ -264,12 +264,12 @@ class Store:
         run_id = run["id"]
         entries = []
         for row in self._run(tx, sql.LIVE_TASKS, run_id=run_id).fetchall():
-            *facts, status, tried, merged_into, failures, not_before, wait_for, join, joins = row
+            number, task_id, instance, inputs, by, status, tried, merged_into, failures, not_before, wait_for, join, joins = row
             keys = tuple(decode(wait_for)) if wait_for else ()
             missing = {k for k in keys if not self.was_written(tx, run["context_id"], k, since=run["base_version"])}
             entries.append(LiveTask(
-                Dispatch(*facts, joins), TaskStatus(status), tried, merged_into, failures,
-                not_before and from_text(not_before), keys, missing, join, set(),
+                Dispatch(number, task_id, instance, inputs, by, joins), TaskStatus(status), tried, merged_into, failures,
+                not_before and from_text(not_before), keys, missing, join,
             ))  # fmt: skip
         self._load_members(tx, run_id, {entry.dispatch.number: entry for entry in entries})
         return LiveRun(
@@ -282,19 +282,24 @@ class Store:
     def _load_members(self, tx: Transaction, run_id: str, live: dict[int, LiveTask]) -> None:
         """Tell each join which live dispatches it waits for: its members, and those that do the work of merged ones."""
         for number, entry in live.items():
-            if entry.join in live:
+            if entry.join is not None and entry.join in live:
                 live[entry.join].members.add(number)
-        for join, into in self._run(tx, sql.MERGED_MEMBERS, run_id=run_id).fetchall():
-            host = into
-            while host is not None and host not in live:
-                host = self._run(tx, sql.OUTPUT, run_id=run_id, context_id="", number=host).fetchone()[0]
-            if host is not None:
-                live[join].members.add(host)
+            for (into,) in self._members(tx, sql.MERGED_MEMBERS, entry.dispatch, run_id=run_id) if entry.dispatch.joins else ():
+                host = into
+                while host is not None and host not in live:
+                    host = self._run(tx, sql.OUTPUT, run_id=run_id, context_id="", number=host).fetchone()[0]
+                if host is not None:
+                    entry.members.add(host)
 
-    def outputs_of_members(self, tx: Transaction, run_id: str, context_id: str, join: int) -> list[tuple[str, str]]:
+    def _members(self, tx: Transaction, statement: Executable, join: Dispatch, **params: object) -> list[Sequence[Any]]:
+        """Return a row for each dispatch that another one joins: those right before it."""
+        first = join.number - (join.joins or 0)
+        return list(self._run(tx, statement, first=first, join=join.number, **params).fetchall())
+
+    def outputs_of_members(self, tx: Transaction, run_id: str, context_id: str, join: Dispatch) -> list[tuple[str, str]]:
         """Return keys and outputs that a join finds, in dispatch order; of merged dispatches, those of who did their work."""
         outputs = []
-        for row in self._run(tx, sql.OUTPUTS_OF_MEMBERS, run_id=run_id, context_id=context_id, join=join).fetchall():
+        for row in self._members(tx, sql.OUTPUTS_OF_MEMBERS, join, run_id=run_id, context_id=context_id):
             into, key, text = row
             while text is None:
                 into, key, text = self._run(tx, sql.OUTPUT, run_id=run_id, context_id=context_id, number=into).fetchone()

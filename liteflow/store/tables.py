@@ -84,7 +84,7 @@ runs = sa.Table(
     sa.Column("not_before", sa.Text),
     sa.Column("owner_id", sa.Text, sa.ForeignKey("owners.id", name="runs_owner")),
     sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("progress_version", sa.Integer, nullable=False),
+    sa.Column("progress_version", sa.Integer, nullable=False, server_default="0"),
     sa.Column("base_version", sa.Integer, nullable=False),
     sa.Column("seq_reserved", sa.Integer, nullable=False),
     sa.Column("failed_task", sa.Integer),
@@ -142,7 +142,6 @@ tasks = sa.Table(
         "key = CASE WHEN instance = 1 THEN task_id ELSE task_id || '#' || instance END", name="tasks_key_names_instance"
     ),
     _partial("tasks_live", "run_id", "number", where="status IN ('pending', 'running', 'behind', 'failed')"),
-    _partial("tasks_of_join", "run_id", "join_number", where="join_number IS NOT NULL"),
     _partial("tasks_stream", "run_id", "output_seq", where="output_seq IS NOT NULL"),
     sqlite_with_rowid=False,
 )  # fmt: skip

@@ -122,7 +122,7 @@ def upgrade() -> None:  # long: the whole schema, read top to bottom
         sa.Column("not_before", sa.Text),
         sa.Column("owner_id", sa.Text, sa.ForeignKey("owners.id", name="runs_owner")),
         sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),
-        sa.Column("progress_version", sa.Integer, nullable=False),
+        sa.Column("progress_version", sa.Integer, nullable=False, server_default="0"),
         sa.Column("base_version", sa.Integer, nullable=False),
         sa.Column("seq_reserved", sa.Integer, nullable=False),
         sa.Column("failed_task", sa.Integer),
@@ -202,13 +202,6 @@ def upgrade() -> None:  # long: the whole schema, read top to bottom
         ["run_id", "number"],
         sqlite_where=sa.text("status IN ('pending', 'running', 'behind', 'failed')"),
         postgresql_where=sa.text("status IN ('pending', 'running', 'behind', 'failed')"),
-    )
-    op.create_index(
-        "tasks_of_join",
-        "tasks",
-        ["run_id", "join_number"],
-        sqlite_where=sa.text("join_number IS NOT NULL"),
-        postgresql_where=sa.text("join_number IS NOT NULL"),
     )
     op.create_index(
         "tasks_stream",

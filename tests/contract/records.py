@@ -23,7 +23,7 @@ def owner(name: str = "o") -> Row:
 def run(name: str = "r", context: str = "c", **more: object) -> Row:
     return {
         "id": name, "flow": "f", "context_id": context, "start_task": "a", "inputs": None, "status": "running", "priority": 0,
-        "owner_id": "o", "crashes": 0, "base_version": 0, "seq_reserved": 100, "created_at": T, "started_at": T, **more,
+        "owner_id": "o", "crashes": 0, "progress_version": -1, "base_version": 0, "seq_reserved": 100, "created_at": T, "started_at": T, **more,
     }  # fmt: skip
 
 
@@ -31,7 +31,8 @@ def task(number: int = 1, task_id: str = "a", status: str = "pending", *, instan
     return {
         "run_id": "r", "number": number, "task_id": task_id, "instance": instance,
         "key": task_id if instance == 1 else f"{task_id}#{instance}", "inputs": None, "status": status, "dispatched_by": None,
-        "merged_into": None, "attempts": 0, "failures": 0, "not_before": None, "dispatched_at": T, **more,
+        "merged_into": None, "attempts": 0, "failures": 0, "not_before": None, "wait_for": None, "join_number": None, "joins": None,
+        "dispatched_at": T, **more,
     }  # fmt: skip
 
 
@@ -97,19 +98,17 @@ class Recorder:
     def live(self) -> LiveRun:
         """Return the live part of the run, as recorded."""
         with self.store.database.read() as tx:
-            return self.store.load_run(tx, "r")
+            return self.store.load_run(tx, {"id": "r", "context_id": "c", "base_version": 0})
 
     def claim(self, by: str = "o", *, seq_reserved: int = 200) -> Any:
         """Take the run over."""
 
         def take(tx):
-            row = dict(zip(("id", "context_id", "status"), self._run(tx), strict=True))
-            return self.store.claim_run(tx, row, by, now=NOW, seq_reserved=seq_reserved)
+            columns = ("id", "context_id", "status", "crashes", "progress_version")
+            row = tx.execute(f"SELECT {', '.join(columns)} FROM runs WHERE id = 'r'", {}).fetchone()
+            return self.store.claim_run(tx, dict(zip(columns, row, strict=True)), by, now=NOW, seq_reserved=seq_reserved)
 
         return self.store.database.write(take)
-
-    def _run(self, tx: Any) -> tuple[str, str, str]:
-        return tx.execute("SELECT id, context_id, status FROM runs WHERE id = 'r'", {}).fetchone()
 
     def ask(self, question: str) -> list[tuple[Any, ...]]:
         """Return what the database answers."""

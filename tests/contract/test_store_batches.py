@@ -87,7 +87,7 @@ def test_a_run_loads_nothing_of_another(database, store, recorder):
         store.open_context(tx, "d", now=datetime(2026, 1, 1, tzinfo=UTC))
         store.create_run(tx, run("s", "d"), fence=0)
         store.record(tx, "s", "d", Batch(dispatched=[task() | {"run_id": "s"}]))
-        return store.load_run(tx, "s")
+        return store.load_run(tx, {"id": "s", "context_id": "d", "base_version": 0})
 
     assert database.write(other) == LiveRun([LiveTask(Dispatch(1, "a"), "pending", 0, None, 0, None)], {}, [], 2)
 
@@ -112,7 +112,7 @@ def test_a_completed_dispatch_keeps_what_it_read_and_where_its_output_is(recorde
     recorder.record(version=1, writes=[write("a", '"out"', 1)], completed=[completed(seq=7) | {"to_reads": '{"k": 3}'}])
 
     facts = "status, attempts, reads, output_version, output_seq, leaf, started_at, finished_at"
-    assert recorder.ask(f"SELECT {facts} FROM tasks") == [("completed", 1, '{"k": 3}', 1, 7, 1, T, T)]  # noqa: S608
+    assert recorder.ask(f"SELECT {facts} FROM tasks") == [("completed", 1, '{"k": 3}', 1, 7, 1, T, T)]  # noqa: S608 - of constants
 
 
 def test_attempts_that_came_to_nothing_are_kept_with_why(recorder):
@@ -144,7 +144,7 @@ def test_open_writes_are_seen_by_observers_and_by_nobody_else(database, store, r
     recorder.record(writes=[write("b", "1", position=0), write("a", "2", position=1), write("b", "3", position=2)])
 
     with database.read() as tx:
-        assert (store.open_value(tx, "c", "b"), store.open_value(tx, "c", "a")) == ("3", "2")
+        assert (store.open_value(tx, "c", "b"), store.open_value(tx, "c", "a")) == ((0, "3"), (0, "2"))
         assert store.open_keys(tx, "c") == ["b", "a"]
         assert store.value(tx, "c", "b") == (1, "0")
         assert store.keys(tx, "c") == {"b": 1}

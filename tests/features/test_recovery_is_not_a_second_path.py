@@ -31,7 +31,7 @@ class Comparison:
     def committed(self, driver: RunDriver) -> None:
         with driver._lock, driver._services.database.read() as tx:
             row = driver._services.queries.run(driver.run_id, tx) or {}
-            loaded = self._engine.load(tx, driver.run_id, failed=row["failed_task"]).recorded()
+            loaded = self._engine.load(tx, row, failed=row["failed_task"]).recorded()
             known = driver._state.recorded()
         self.commits += 1
         if row["status"] == RunStatus.RUNNING and driver._state.stopping is not None and row["failed_task"] is None:

@@ -89,7 +89,7 @@ def test_the_wait_and_the_count_survive_the_process(store):
         task = failing(9)
         second.add_task("call", task, retry=RetryPolicy(max_attempts=2, initial_interval=3600, jitter=False))
         again = second.resume("r")
-        assert again.wait(0.2) == "running"
+        assert again.wait(0.2) == "waiting"
         assert task.tries == []
 
         clock.advance(timedelta(hours=1))
@@ -105,7 +105,7 @@ def test_a_delayed_task_starts_when_its_time_has_come(store):
         flow.add_task("now", lambda _: TaskOutput("now", [NextTask("later", delay=timedelta(days=3))]))
         flow.add_task("later", lambda _: "later")
         run = flow.start("now")
-        assert run.wait(0.2) == "running"
+        assert run.wait(0.2) == "waiting"
 
         clock.advance(timedelta(days=3))
 

@@ -1,3 +1,0 @@
-
-
-def signing_key(env, file): return b""
