@@ -42,7 +42,7 @@ VALUES = st.recursive(
         | st.builds(Box, inner)
         | st.builds(Pair, inner, inner)
     ),
-    max_leaves=6,
+    max_leaves=4,
 )
 
 

@@ -23,7 +23,11 @@ def test_the_code_of_the_readme_runs_as_written(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
 
     assert done.stderr == ""
-    assert done.stdout.splitlines() == ["{'ship': 'shipped, after: charged 42'}"] * 2 + ["{'visit': 1}", "[1]"]
+    assert done.stdout.splitlines() == ["{'ship': 'shipped, after: charged 42'}"] * 2 + [
+        "{'visit': 1}",
+        "[1]",
+        "{'deliver': 'approved by Ada'}",
+    ]
 
 
 def test_the_sql_page_is_what_its_script_writes(tmp_path):

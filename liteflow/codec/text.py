@@ -152,13 +152,15 @@ class _Packer:
     """Makes plain JSON of one value; knows where in the value it is, for the error."""
 
     def __init__(self, codec: Format, place: str) -> None:
-        self.codec, self.place = codec, place
+        self.codec, self.place, self.most = codec, place, codec.max_bytes
         self.path: list[object] = []  # keys, indices, types of keys that are no strings
         self.size = 0
 
     def pack(self, value: Any) -> Any:
         cls = type(value)
-        self.grow(cls, 1)
+        self.size += 1
+        if len(self.path) > MAX_DEPTH or self.size > self.most:
+            self.grow(cls, 0)
         if cls is list:
             return [self.within(index, item) for index, item in enumerate(value)]
         if cls is dict:
@@ -189,11 +191,12 @@ class _Packer:
         return packed
 
     def grow(self, cls: type, size: int) -> None:
+        """Count what is stored, and refuse too much of it before there is more."""
         self.size += size
         if len(self.path) > MAX_DEPTH:
             raise self.refusal(cls, f"the value is nested over {MAX_DEPTH} levels deep, or holds itself; store it in pieces")
-        if self.size > self.codec.max_bytes:
-            raise self.refusal(cls, f"the value takes more than {self.codec.max_bytes} bytes of JSON; store it in pieces")
+        if self.size > self.most:
+            raise self.refusal(cls, f"the value takes more than {self.most} bytes of JSON; store it in pieces")
 
     def pickle(self, cls: type, value: object, error: Exception) -> object:
         why, cure = reason(error), f"liteflow.register({cls.__name__}, encode, decode)"

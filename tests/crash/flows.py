@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from liteflow import Context, Flow, NextTask, RetryPolicy, StreamChunk, TaskOutput
+from tests.crash import waiting_flows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -303,6 +304,12 @@ SHAPES = {
     "retries": Shape(retries, "retry.start", in_order=True),
     "updates": Shape(updates, "update.start"),
     "blocking get": Shape(fan_out_and_join, "fan.out", workers=1),
+    "joins": Shape(waiting_flows.joins, "join.start"),
+    "signals": Shape(waiting_flows.signals, "signal.start"),
+    "steps": Shape(waiting_flows.steps, "step.pay"),
+    "checkpoints": Shape(waiting_flows.checkpoints, "check.start"),
+    "coroutines": Shape(waiting_flows.coroutines, "async.start"),
+    "timeouts": Shape(waiting_flows.timeouts, "time.start"),
 }
 NONCE_SHAPES = {
     "nonces": Shape(nonces, "nonce.start", workers=3),

@@ -13,7 +13,7 @@ from tests.crash.harness import differences, struck, uncrashed
 if TYPE_CHECKING:
     from tests.crash.harness import Told, Ward
 
-POINTS, FLOWS = 400, 11
+POINTS, FLOWS = 650, 17
 
 
 def compared(shape: str, calm: Told, resumed: Told) -> list[str]:

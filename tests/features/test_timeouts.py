@@ -345,17 +345,24 @@ def test_a_wait_for_another_task_ends_when_the_time_is_over(flow: Flow, clock: F
         run.result(20)
 
 
-@pytest.mark.parametrize("at", ["an event of its own", "aget", "agather"])
-def test_an_async_body_is_cancelled_where_it_waits(flow: Flow, clock: FakeClock, at: str):
+@pytest.mark.parametrize(
+    ("wait", "ends"),
+    [
+        (lambda ctx: asyncio.Event().wait(), {asyncio.CancelledError}),
+        (lambda ctx: ctx.aget("hung"), {asyncio.CancelledError, TaskTimeoutError}),
+        (lambda ctx: ctx.agather("hung"), {asyncio.CancelledError, TaskTimeoutError}),
+    ],
+    ids=["an event of its own", "aget", "agather"],
+)
+def test_an_async_body_is_cancelled_where_it_waits(flow: Flow, clock: FakeClock, wait, ends: set[type[BaseException]]):
     began, go_on, told = threading.Event(), threading.Event(), []
 
     @flow.task("slow", timeout=10)
     async def slow(ctx: Context):
-        waits = {"an event of its own": asyncio.Event().wait, "aget": lambda: ctx.aget("hung"), "agather": lambda: ctx.agather("hung")}
         asyncio.get_running_loop().call_soon(began.set)
         try:
-            await waits[at]()
-        except (asyncio.CancelledError, TaskTimeoutError) as error:
+            await wait(ctx)
+        except BaseException as error:
             told.append(type(error))
             raise
 
@@ -366,11 +373,10 @@ def test_an_async_body_is_cancelled_where_it_waits(flow: Flow, clock: FakeClock,
 
     clock.advance(10)
 
-    until(lambda: told)
+    until(lambda: told and told[0] in ends)
     go_on.set()
     with pytest.raises(TaskFailedError, match="TaskTimeoutError"):
         run.result(20)
-    assert told[0] in {asyncio.CancelledError, TaskTimeoutError} if at != "an event of its own" else told == [asyncio.CancelledError]
 
 
 # ---------------------------------------------------------------- the timer
@@ -408,7 +414,7 @@ def test_the_timer_of_a_task_that_was_fast_enough_keeps_nothing_of_it_and_calls_
     ],
 )
 def test_a_timeout_that_makes_no_sense_is_refused_where_it_is_written(flow: Flow, timeout, why: str):
-    with pytest.raises(InvalidOptionError, match=f"timeout=.* {why}; give|timeout=.* {why}"):
+    with pytest.raises(InvalidOptionError, match=f"timeout=.* {why}"):
         flow.add_task("slow", lambda ctx: None, timeout=timeout)
     with pytest.raises(InvalidOptionError, match="timeout="):
         flow.task("slow", timeout=timeout)(lambda ctx: None)
