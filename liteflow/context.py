@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast, overload
 
 from liteflow.clock import new_id
 from liteflow.codec import check_key
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from liteflow.model import StreamChunk, Version
     from liteflow.ports import Port, TaskPort
 
+P = ParamSpec("P")
+R = TypeVar("R")
 _NOT_GIVEN: Any = object()
 
 
@@ -256,7 +258,7 @@ class Context:
         """Return what `gather` does, waiting on the event loop."""
         return self._outputs(await self._task.agather(check_key(task_id, "Task id")))
 
-    def step(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - any value
+    def step(self, name: str, fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call ``fn(*args, **kwargs)`` once for all attempts of this dispatch, and return its result.
 
         The result is on the disk before this returns; every later attempt gets that instead of a call. What *fn* writes to the
@@ -278,9 +280,15 @@ class Context:
         if text is None:
             text = self._encode_step(name, fn(*args, **kwargs))
             port.record_step(name, text)
-        return port.codec.decode(text, self._place_of_step(name))
+        return cast("R", port.codec.decode(text, self._place_of_step(name)))
 
-    async def astep(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - any value
+    @overload
+    async def astep(self, name: str, fn: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    @overload
+    async def astep(self, name: str, fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    async def astep(self, name: str, fn: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
         """Do what `step` does for a plain or an ``async`` function, waiting on the event loop."""
         port = self._task
         text = await asyncio.to_thread(port.step, check_key(name, "Step name"))

@@ -107,7 +107,7 @@ def test_a_generator_is_refused_with_the_cure(fn: Any):
 
 
 def test_a_coroutine_that_nobody_awaits_is_an_error_that_says_what_to_write():
-    outcome = Body(lambda ctx: later(ctx))(CTX, lambda: None)
+    outcome = Body(later)(CTX, lambda: None)
 
     assert isinstance(outcome.exception, AwaitNeededError)
     assert "`async def`" in outcome.failure.message

@@ -23,7 +23,8 @@ def owner(name: str = "o") -> Row:
 def run(name: str = "r", context: str = "c", **more: object) -> Row:
     return {
         "id": name, "flow": "f", "context_id": context, "start_task": "a", "inputs": None, "status": "running", "priority": 0,
-        "owner_id": "o", "crashes": 0, "progress_version": -1, "base_version": 0, "seq_reserved": 100, "created_at": T, "started_at": T, **more,
+        "owner_id": "o", "crashes": 0, "progress_version": -1, "base_version": 0, "seq_reserved": 100, "created_at": T,
+        "started_at": T, **more,
     }  # fmt: skip
 
 
@@ -31,8 +32,8 @@ def task(number: int = 1, task_id: str = "a", status: str = "pending", *, instan
     return {
         "run_id": "r", "number": number, "task_id": task_id, "instance": instance,
         "key": task_id if instance == 1 else f"{task_id}#{instance}", "inputs": None, "status": status, "dispatched_by": None,
-        "merged_into": None, "attempts": 0, "failures": 0, "not_before": None, "wait_for": None, "join_number": None, "joins": None,
-        "dispatched_at": T, **more,
+        "merged_into": None, "attempts": 0, "failures": 0, "not_before": None, "wait_for": None, "join_number": None,
+        "joins": None, "dispatched_at": T, **more,
     }  # fmt: skip
 
 
@@ -104,9 +105,9 @@ class Recorder:
         """Take the run over."""
 
         def take(tx):
-            columns = ("id", "context_id", "status", "crashes", "progress_version")
-            row = tx.execute(f"SELECT {', '.join(columns)} FROM runs WHERE id = 'r'", {}).fetchone()
-            return self.store.claim_run(tx, dict(zip(columns, row, strict=True)), by, now=NOW, seq_reserved=seq_reserved)
+            cursor = tx.execute("SELECT id, context_id, status, crashes, progress_version FROM runs WHERE id = 'r'", {})
+            row = dict(zip((column[0] for column in cursor.description), cursor.fetchone(), strict=True))
+            return self.store.claim_run(tx, row, by, now=NOW, seq_reserved=seq_reserved)
 
         return self.store.database.write(take)
 

@@ -25,7 +25,9 @@ ALL = {
     for name, value in vars(module).items()
     if isinstance(value, Select | Insert | Update | Delete) and not name.startswith(("_", "NEW_"))
 }
-LOADS = {"KEYS", "LIVE_TASKS", "PRODUCED", "SPAWNED", "LOST_ATTEMPTS", "FREE_TASKS", "CANCEL_TASKS"}  # read a whole context or run, once a process
+LOADS = {  # read a whole context or run, once a process
+    "KEYS", "LIVE_TASKS", "PRODUCED", "SPAWNED", "LOST_ATTEMPTS", "FREE_TASKS", "CANCEL_TASKS",
+}  # fmt: skip
 SHOWS = {"RUNS", "RESULT", "TASKS", "HISTORY", "VALUES_AT", "STREAM", "FAILED_TASK"}  # what a person asks for, in full
 HOT = sorted(ALL.keys() - LOADS - SHOWS)
 GIVEN = {

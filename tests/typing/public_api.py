@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, assert_type
 
 import liteflow.executor
@@ -10,9 +11,11 @@ from liteflow import (
     Context,
     Executor,
     Flow,
+    Limits,
     LiteFlowError,
     NextTask,
     PoolExecutor,
+    RetryPolicy,
     Run,
     StreamChunk,
     TaskFailedError,
@@ -21,13 +24,14 @@ from liteflow import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 executor: Executor = PoolExecutor(ThreadPoolExecutor(max_workers=4))
 Flow()
 Flow(ThreadPoolExecutor(max_workers=1))
 Flow(liteflow.executor.PoolExecutor(), Context("user-42"), name="orders")
 Flow(context=Context(store="sqlite:///jobs.db"), store="sqlite:///jobs.db", durability="full")
+Flow(pickle=True, limits=Limits(tasks=100, value_bytes=1 << 20))
 flow = Flow(executor=executor)
 
 
@@ -54,6 +58,44 @@ def fan_out(ctx: Context) -> TaskOutput:
         raise TerminalError(message)
     parts = [NextTask("plain", {"n": n}, spawn_another=True) for n in range(2)]
     return TaskOutput(None, parts)
+
+
+@flow.task(retry=3, timeout=30)
+def pay(ctx: Context) -> TaskOutput:
+    receipt = ctx.step("charge", str.upper, ctx.idempotency_key)
+    assert_type(receipt, str)
+    if not ctx.cancelled:
+        ctx.checkpoint()
+    assert_type(ctx.gather("plain"), list[Any])
+    assert_type(ctx.joined, list[Any] | None)
+    ctx.delete("left")
+    ship = NextTask("ship", wait_for=["approval"], delay=timedelta(days=1))
+    return TaskOutput(receipt, [ship, NextTask("plain", delay=0.5)], join=NextTask("fan_out"))
+
+
+async def ask(question: str) -> bool:
+    return question == "ship?"
+
+
+@flow.task("ship", retry=RetryPolicy(max_attempts=5, initial_interval=timedelta(seconds=1)), timeout=timedelta(minutes=1))
+async def ship(ctx: Context) -> bool:
+    assert_type(await ctx.astep("ask", ask, "ship?"), bool)
+    assert_type(await ctx.agather("plain"), list[Any])
+    await ctx.acheckpoint()
+    approval: str = await ctx.aget("approval", timeout=5)
+    return approval == "yes"
+
+
+async def awaited() -> AsyncIterator[Any]:
+    assert_type(await flow.arun("pay", {"n": 1}, run_id="tuesday"), dict[str, Any])
+    async for chunk in flow.astream("pay"):
+        assert_type(chunk, StreamChunk)
+        yield chunk.value
+    run = flow.get_run("tuesday")
+    assert_type(await run.aresult(timeout=5), dict[str, Any])
+    async for chunk in run.astream(after=2):
+        yield chunk.seq
+    run.cancel()
 
 
 # What a decorator gives back is the function itself.
