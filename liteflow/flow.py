@@ -286,7 +286,10 @@ class Flow:
         context.move_to(Observer(self._opened(), context.id))
 
     def close(self) -> None:
-        """Let live runs stand still, resumable, and free threads and connections; the flow may be used again."""
+        """Let live runs stand still, resumable, and free threads and connections; the flow may be used again.
+
+        A run that waits for a key or a time stays `waiting`, for `recover` to take up; any other is `paused`.
+        """
         with self._lock:
             engine, self._engine = self._engine, None
             self.context.move_later(lambda: self._adopt(self.context))

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from liteflow.store.database import Transaction
 
 MOST_EVENTS = HEADROOM  # in one commit
+WAITED_FOR = (Broke, Checkpoint, Halt, Step)  # events whose commit somebody waits for
 
 _thread = threading.local()  # is_ending: the job of this thread ends once its event is posted
 
@@ -214,7 +215,7 @@ class RunDriver:
             done = [event for event in self._taken if isinstance(event, Done)]
             self._block = self.feed.next_block(len(done))
             ends = len(self._state.lines) <= len(done) and not all(event.requests for event in done)
-            waited_for = any(isinstance(event, Broke | Checkpoint | Halt | Step) for event in self._taken)
+            waited_for = any(isinstance(event, WAITED_FOR) for event in self._taken)
             return ends or waited_for or self._state.stopping is not None or self._block is not None
 
     def apply(self, tx: Transaction) -> None:
@@ -292,6 +293,17 @@ class RunDriver:
     def halt(self, status: RunStatus, reason: str) -> None:
         """Give up what runs, and let the run stand in *status*."""
         self.post(Halt(status, reason, at_once=True))
+
+    def leave(self) -> bool:
+        """Let go of the run, if all of it waits: it stays as it is, for whoever takes it up next. Return whether it was let go."""
+        with self._lock:
+            if not (self._scribe.is_waiting and self._state.is_idle) or self._queued or self.over.has_rung:
+                return False
+            self.error = RunPausedError(self.run_id, "its flow was closed while it waits")
+            self.over.ring()
+            self.reading.published(over=True)
+        self._close()
+        return True
 
     def end_hopeless(self) -> None:
         """End the waits that nothing can fulfil any more; in a run that is to stand still, give up who waits."""

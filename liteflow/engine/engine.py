@@ -334,10 +334,11 @@ class Engine:
             return self._is_free(tx, run["id"], run["owner_id"])
 
     def close(self) -> None:
-        """Let live runs stand still, and end the ownership of this process."""
+        """Let live runs stand still, those that wait excepted, and end the ownership of this process."""
         for driver in list(self.drivers.values()):
-            driver.halt(RunStatus.PAUSED, "its flow was closed")
-            driver.over.wait()
+            if not driver.leave():
+                driver.halt(RunStatus.PAUSED, "its flow was closed")
+                driver.over.wait()
         self.services.loop.close()
         self.services.ticker.close()
         self.ownership.close()

@@ -58,7 +58,7 @@ class Body:
         """Call a plain function."""
         try:
             output = self._fn(context, inputs=inputs()) if self._takes_inputs else self._fn(context)
-            if inspect.isawaitable(output):
+            if hasattr(type(output), "__await__"):
                 _refuse_awaitable(output)
         except BaseException as error:  # noqa: BLE001 - none may end a thread of an executor
             return _raised(error)

@@ -227,8 +227,8 @@ class Store:
             run: its row.
             version: where its context stands.
         """
-        if not RunStatus(run["status"]).holds_context:
-            return 0  # its last owner has let it stand still
+        if RunStatus(run["status"]) is not RunStatus.RUNNING:
+            return 0  # nothing of it ran
         return run["crashes"] + 1 if run["progress_version"] == version else 1
 
     def halt_run(self, tx: Transaction, run: Row, status: RunStatus, reason: str, *, now: datetime) -> bool:

@@ -208,13 +208,13 @@ def test_a_claim_leaves_other_runs_as_they_are(database, store, recorder):
     ("status", "more", "crashes"),
     [
         ("running", {}, 1),
-        ("waiting", {}, 1),
+        ("waiting", {}, 0),
         ("queued", {}, 0),
         ("paused", {"to_reason": "Ctrl-C"}, 0),
         ("failed", {"to_reason": "OSError", "to_failed_task": 1, "to_finished_at": T}, 0),
     ],
 )
-def test_a_claim_counts_a_crash_of_a_run_that_was_live_and_clears_why_it_stood_still(recorder, queries, status, more, crashes):
+def test_a_claim_counts_a_crash_of_a_run_that_ran_and_clears_why_it_stood_still(recorder, queries, status, more, crashes):
     recorder.record(run={"to_status": status, **more})
 
     assert recorder.claim() is not None
