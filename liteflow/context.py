@@ -258,7 +258,7 @@ class Context:
         """Return what `gather` does, waiting on the event loop."""
         return self._outputs(await self._task.agather(check_key(task_id, "Task id")))
 
-    def step(self, name: str, fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def step(self, name: str, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call ``fn(*args, **kwargs)`` once for all attempts of this dispatch, and return its result.
 
         The result is on the disk before this returns; every later attempt gets that instead of a call. What *fn* writes to the
@@ -283,12 +283,12 @@ class Context:
         return cast("R", port.codec.decode(text, self._place_of_step(name)))
 
     @overload
-    async def astep(self, name: str, fn: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def astep(self, name: str, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     @overload
-    async def astep(self, name: str, fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def astep(self, name: str, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
-    async def astep(self, name: str, fn: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
+    async def astep(self, name: str, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Do what `step` does for a plain or an ``async`` function, waiting on the event loop."""
         port = self._task
         text = await asyncio.to_thread(port.step, check_key(name, "Step name"))

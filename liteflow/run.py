@@ -7,11 +7,13 @@ import threading
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from liteflow.bell import Bell
 from liteflow.clock import from_text
 from liteflow.codec import decode
 from liteflow.context import Context, PortContext
 from liteflow.engine.observer import Observer
 from liteflow.engine.streams import Chunk, Follower
+from liteflow.engine.waits import Deadline
 from liteflow.errors import GetTimeoutError, LiteFlowError, RunCancelledError, RunConflictError, RunPausedError, TaskFailedError
 from liteflow.model import Failure, RunStatus, StreamChunk, TaskRecord, TaskStatus
 from liteflow.places import of_inputs, of_key
@@ -63,17 +65,31 @@ class Run:
 
     def wait(self, timeout: float | None = None) -> RunStatus:
         """Wait until it stands still, but no longer than *timeout* seconds; return where it stands."""
-        if self._driver is not None:
-            with self._engine.services.executor.blocked():  # for a task that waits for another run
-                self._driver.over.wait(timeout)
-            return self.status
-        deadline = None if timeout is None else self._engine.services.clock.monotonic() + timeout
-        pause = threading.Event()
-        while self._is_live():
-            if deadline is not None and self._engine.services.clock.monotonic() >= deadline:
-                break
-            pause.wait(POLL_SECONDS)
+        deadline = Deadline(timeout, self._engine.services.clock)
+        with self._engine.services.executor.blocked():  # for a task that waits for another run
+            while deadline.left != 0.0 and (news := self._news()) is not None:
+                news.wait(self._longest_wait(deadline))
         return self.status
+
+    def _news(self) -> Bell | None:
+        """Return what rings when it stands still, unless it does; of a run that is driven elsewhere nothing ever rings."""
+        self._driver = self._engine.drivers.get(self.id, self._driver)
+        if self._driver is not None and not self._driver.over.has_rung:
+            return self._driver.over
+        if self._is_lost:
+            return None
+        return Bell() if self._is_live() else None
+
+    def _longest_wait(self, deadline: Deadline) -> float | None:
+        if self._driver is not None and not self._driver.over.has_rung:
+            return deadline.left
+        return POLL_SECONDS if deadline.left is None else min(POLL_SECONDS, deadline.left)
+
+    @property
+    def _is_lost(self) -> bool:
+        """Whether this process drove it, and could not go on."""
+        error = None if self._driver is None else self._driver.error
+        return error is not None and not isinstance(error, RunPausedError | RunCancelledError | TaskFailedError)
 
     def _is_live(self) -> bool:
         """Whether somebody is at work on it, here or elsewhere."""
@@ -100,16 +116,16 @@ class Run:
 
     async def aresult(self, timeout: float | None = None) -> dict[str, Any]:  # noqa: ASYNC109 - the twin of `result`
         """Return what `result` does, waiting on the event loop."""
-        if self._driver is None:
-            return await asyncio.to_thread(self.result, timeout)
-        await self._driver.over.heard(timeout)
+        deadline = Deadline(timeout, self._engine.services.clock)
+        while deadline.left != 0.0 and (news := await asyncio.to_thread(self._news)) is not None:
+            await news.heard(self._longest_wait(deadline))
         return await asyncio.to_thread(self._ended, self.status, timeout)
 
     def _ended(self, status: RunStatus, timeout: float | None) -> dict[str, Any]:
         if status is RunStatus.COMPLETED:
             codec, result = self._engine.services.codec, self._engine.services.queries.result(self.id)
             return {key: codec.decode(text, of_key(self._context_id, key)) for key, text in result}
-        if self._driver is not None and self._driver.error is not None:
+        if self._driver is not None and self._driver.error is not None and self._is_lost:
             raise self._driver.error
         if status is RunStatus.FAILED and (error := self.error) is not None:
             raise error

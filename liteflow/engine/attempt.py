@@ -253,8 +253,9 @@ class Attempt:
         self.check()
         self._host.record(Checkpoint(self, Bell()))
         self.check()
-        if self.update_error is not None:
-            raise self.update_error
+        error, self.update_error = self.update_error, None
+        if error is not None:
+            raise error
 
     def kept(self, first_version: int, seq: int, *, is_outdated: bool) -> None:
         """A checkpoint commits what it wrote, from *first_version* and up to chunk *seq*: what follows is a new transaction."""

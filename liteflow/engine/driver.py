@@ -295,7 +295,7 @@ class RunDriver:
         self.post(Halt(status, reason, at_once=True))
 
     def leave(self) -> bool:
-        """Let go of the run, if all of it waits: it stays as it is, for whoever takes it up next. Return whether it was let go."""
+        """Let go of the run, if all of it waits: it stays as it is, for whoever takes it up next. Return whether it did."""
         with self._lock:
             if not (self._scribe.is_waiting and self._state.is_idle) or self._queued or self.over.has_rung:
                 return False

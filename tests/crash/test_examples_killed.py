@@ -1,0 +1,126 @@
+"""An example that was killed at any commit, and started again, prints and stores what it does when nobody kills it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.crash.harness import ROOT
+from tests.crash.scripts import EXAMPLES, MOST_POINTS, SEED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.crash.scripts import End
+
+POINTS = 200
+LEFT_OUT = {
+    "demo.py": "it has no flow: it starts library_names.py, and kills it itself",
+    "sql_tour.py": "it prints the history, which tells of crashes; its tasks meet at a barrier that ends with their process",
+}
+KILLED = sorted({path.name for path in EXAMPLES.glob("*.py")} - set(LEFT_OUT))
+SECONDS = 300
+
+# ------------------------------------------------- what is by its nature another each time, or after a crash, in which example
+
+MERGING = {"map_reduce.py": ("sum",)}  # keys of instances that take one turn more or less, as dispatches come before their start
+
+
+def of_fix_and_resume(end: End) -> None:
+    """Only who is there when it fails prints that; a crash costs an attempt."""
+    end["printed"] = [re.sub(r", \d+\)", ", n)", line) for line in end["printed"] if line != "parse: ValueError"]
+
+
+def of_streaming(end: End) -> None:
+    """It prints the numbers of chunks: one that may have been shown is not used again."""
+    end["printed"] = [re.sub(r"^\d+ ", "n ", line) for line in end["printed"]]
+
+
+def of_map_reduce(end: End) -> None:
+    """Squares come in the order in which their tasks end."""
+    for run in end["runs"]:
+        run["context"]["squares"].sort()
+
+
+def of_library_names(end: End) -> None:
+    """Files are counted in the order in which their tasks end."""
+    end["printed"] = sorted(re.sub(r"^\d+/", "n/", line) for line in end["printed"])
+
+
+NORMAL: dict[str, Callable[[End], None]] = {
+    "fix_and_resume.py": of_fix_and_resume,
+    "streaming.py": of_streaming,
+    "map_reduce.py": of_map_reduce,
+    "library_names.py": of_library_names,
+}
+
+
+def normal(example: str, end: End) -> End:
+    for run in end["runs"]:
+        for key in set(MERGING.get(example, ())) & set(run["stream"]):
+            run["stream"][key] = run["stream"][key][-1:]
+    NORMAL.get(example, dict)(end)
+    return end
+
+
+# ---------------------------------------------------------------------------------------------------------------- comparing
+
+
+def differences(right: End, end: End) -> list[str]:
+    """Return where two ends differ."""
+    if not end:
+        return []  # it is known already what went wrong
+    found = [f"{part} {end[part]!r} instead of {right[part]!r}" for part in ("printed", "said") if end[part] != right[part]]
+    if len(end["runs"]) != len(right["runs"]):
+        found.append(f"{len(end['runs'])} runs instead of {len(right['runs'])}")
+    for number, (run, same) in enumerate(zip(end["runs"], right["runs"], strict=False), 1):
+        found += [f"run {number}: {part} {run[part]!r} instead of {same[part]!r}" for part in same if run[part] != same[part]]
+    return found
+
+
+def killed(example: str, when: str, folder: Path, mutant: str = "") -> dict[str, Any]:
+    """Kill an example before or after each commit; return how that went, with all that differs."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.crash.scripts", example, when, str(folder / f"{example} {when}"), mutant],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    tally = json.loads(done.stdout)
+    first, *others = [normal(example, end) for end in tally["calm"]]
+    found = [*tally["wrong"], *(f"not killed: {what}" for end in others for what in differences(first, end))]
+    for where, end in tally["ends"].items():
+        found += [f"{where}: {what}" for what in differences(first, normal(example, end) if end else end)]
+    tally["seconds"] = time.monotonic() - began
+    tally["differences"] = [f"{example}, {what}" for what in found]
+    return tally
+
+
+def test_an_example_killed_at_any_commit_and_started_again_ends_as_if_nobody_had_killed_it(tmp_path: Path):
+    began = time.monotonic()
+    jobs = [(example, when) for example in KILLED for when in ("before", "after")]
+
+    with ThreadPoolExecutor(max(2, len(os.sched_getaffinity(0)))) as pool:
+        tallies = list(pool.map(lambda job: killed(*job, tmp_path), jobs))
+
+    found = [difference for tally in tallies for difference in tally["differences"]]
+    points = sum(len(tally["ends"]) for tally in tallies)
+    for (example, when), tally in zip(jobs, tallies):
+        print(example, when, len(tally["ends"]), tally["commits"], f"{tally['seconds']:.1f}", tally["steps_given"])
+    print(
+        f"crash points of examples: {points} points x {len(KILLED)} examples; {time.monotonic() - began:.1f} s; "
+        f"differences: {len(found)}"
+    )
+    for difference in found[:30]:
+        print(f"  {difference}")
+    assert found == []
+    assert points >= POINTS
