@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from liteflow.bell import Bell
-from liteflow.clock import from_text
+from liteflow.clock import SystemClock, from_text
 from liteflow.codec import decode
 from liteflow.context import Context, PortContext
 from liteflow.engine.observer import Observer
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from liteflow.engine.driver import RunDriver
     from liteflow.engine.engine import Engine
 
+_CLOCK = SystemClock()  # a caller waits in its own time, whatever the clock of the flow is
 POLL_SECONDS = 0.05
 INTERRUPT_SECONDS = 0.8
 
@@ -65,7 +66,7 @@ class Run:
 
     def wait(self, timeout: float | None = None) -> RunStatus:
         """Wait until it stands still, but no longer than *timeout* seconds; return where it stands."""
-        deadline = Deadline(timeout, self._engine.services.clock)
+        deadline = Deadline(timeout, _CLOCK)
         with self._engine.services.executor.blocked():  # for a task that waits for another run
             while deadline.left != 0.0 and (news := self._news()) is not None:
                 news.wait(self._longest_wait(deadline))
@@ -116,7 +117,7 @@ class Run:
 
     async def aresult(self, timeout: float | None = None) -> dict[str, Any]:  # noqa: ASYNC109 - the twin of `result`
         """Return what `result` does, waiting on the event loop."""
-        deadline = Deadline(timeout, self._engine.services.clock)
+        deadline = Deadline(timeout, _CLOCK)
         while deadline.left != 0.0 and (news := await asyncio.to_thread(self._news)) is not None:
             await news.heard(self._longest_wait(deadline))
         return await asyncio.to_thread(self._ended, self.status, timeout)

@@ -130,7 +130,7 @@ class RunDriver:
     def perform(self, number: int, job: _Job) -> None:
         """Run one attempt, on a thread of the executor."""
         try:
-            begun = self._begin(number, partial(getattr(self._services.executor, "abandon", _drop), job))
+            begun = self._begin(number, partial(self._services.executor.abandon, job))
             if begun is not None:
                 task, attempt = begun
                 event = self._around.variables.copy().run(task.perform, attempt)
@@ -380,6 +380,3 @@ class _Job:
 def _cancel_on(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
     with suppress(RuntimeError):  # the loop is closed, and the task with it
         loop.call_soon_threadsafe(task.cancel)
-
-
-def _drop(job: object) -> None: ...

@@ -46,9 +46,16 @@ class Executor(ABC):
         """
 
     @abstractmethod
+    def abandon(self, job: Callable[[], None]) -> None:
+        """Wait no longer for *job*: it leaves its slot to others for good, whatever it goes on to do.
+
+        Called from any thread, when what the job does cannot take effect any more. One that is not running changes nothing.
+        """
+
+    @abstractmethod
     def shutdown(self, wait: bool = False) -> None:  # noqa: FBT001, FBT002 - as in concurrent.futures
         """Begin no more jobs: those that have not begun are dropped. May be called again.
 
         Args:
-            wait: return only when the jobs that have begun are done (the calling job excepted).
+            wait: return only when the jobs that have begun are done (the calling job excepted, and those that were abandoned).
         """

@@ -35,14 +35,17 @@ class _Carrier:
         gate: closed; opened once to let it go on, from parking or with the slot it waits for.
         is_at_work: whether it has come, and has not parked.
         promises: whether its job has promised to end at once, so that it will take the next one.
-        is_blocked: whether its job waits.
+        is_blocked: whether its job has no slot: it waits, or is abandoned.
+        is_abandoned: whether nobody waits for its job any more.
+        job: what it runs.
     """
 
-    __slots__ = ("caller", "gate", "is_at_work", "is_blocked", "is_ours", "promises")
+    __slots__ = ("caller", "gate", "is_abandoned", "is_at_work", "is_blocked", "is_ours", "job", "promises")
 
     def __init__(self, caller: PoolExecutor, *, is_ours: bool) -> None:
         self.caller: PoolExecutor | None = caller
         self.is_ours, self.is_at_work, self.promises, self.is_blocked = is_ours, False, False, False
+        self.is_abandoned, self.job = False, _nothing
         self.gate = threading.Lock()
         self.gate.acquire()
 
@@ -80,6 +83,8 @@ class PoolExecutor(Executor):
         self._local = threading.local()
         self._queue: deque[Callable[[], None]] = deque()
         self._returning: deque[_Carrier] = deque()  # no longer blocked, waiting for a slot; only when none is free
+        self._at_work: set[_Carrier] = set()
+        self._abandoned = 0  # of them, with an abandoned job
         self._parked: list[_Carrier] = []
         self._running = 0  # slots in use
         self._blocked = 0  # jobs without their slot: waiting, or returning
@@ -159,6 +164,24 @@ class PoolExecutor(Executor):
         """Whether the current thread is one of the user's pool; it is at no job."""
         return self._pool is not None and threading.current_thread() in self._pool._threads  # noqa: SLF001 - no public way
 
+    def abandon(self, job: Callable[[], None]) -> None:
+        """Wait no longer for *job*: it leaves its slot to others for good; see `Executor.abandon`."""
+        with self._lock:
+            carrier = next((carrier for carrier in self._at_work if carrier.job is job), None)
+            if carrier is None or carrier.is_abandoned:
+                return
+            carrier.is_abandoned = True
+            self._abandoned += 1
+            called: list[_Carrier] = []
+            if carrier in self._returning:
+                self._returning.remove(carrier)
+                carrier.is_blocked = True
+                carrier.gate.release()
+            elif not carrier.is_blocked:
+                called = self._let_go(carrier)
+            self._left.notify_all()
+        self._start(called)
+
     def shutdown(self, wait: bool = False) -> None:  # noqa: FBT001, FBT002 - as in concurrent.futures
         """Drop the jobs that have not begun, and let our threads end; see `Executor.shutdown`."""
         inside = self._carrier is not None
@@ -168,7 +191,7 @@ class PoolExecutor(Executor):
             while self._parked:
                 self._wake()
             if wait:
-                self._left.wait_for(lambda: self._ours + self._theirs == inside)
+                self._left.wait_for(lambda: self._ours + self._theirs - self._abandoned <= inside)
         dropped.clear()  # without the lock, as what ends with a job may call us
 
     # -- slots; all with the lock held -----------------------------------------------------------------------------
@@ -221,6 +244,8 @@ class PoolExecutor(Executor):
 
     def _come_back(self, carrier: _Carrier | None) -> bool:
         """A job has waited; return whether it must now wait for a slot."""
+        if carrier is not None and carrier.is_abandoned:
+            return False
         if carrier is not None:
             carrier.is_blocked = False
             if self._running == self._max_workers:
@@ -299,11 +324,12 @@ class PoolExecutor(Executor):
         with lock:
             job = self._first(carrier)
         while job is not None:
+            carrier.job = job
             try:
                 job()
             except BaseException:  # noqa: BLE001 - no job may take a slot with it
                 logger.exception("a job of the executor raised, which it must not")
-            job = None  # before the lock is taken, as what ends with a job may call us
+            job, carrier.job = None, _nothing  # before the lock is taken, as what ends with a job may call us
             if self._lock is not lock:  # the job has forked, and this is the child
                 return False
             with lock:
@@ -316,6 +342,7 @@ class PoolExecutor(Executor):
     def _first(self, carrier: _Carrier) -> Callable[[], None] | None:
         """Let a carrier in; return the job it begins with, if there is still one; the lock is held."""
         carrier.is_at_work = True
+        self._at_work.add(carrier)
         if carrier.is_ours:
             self._ours_coming -= 1
         else:
@@ -330,6 +357,8 @@ class PoolExecutor(Executor):
     def _next(self, carrier: _Carrier) -> Callable[[], None] | None:
         """A job has ended; return the next one for the same thread and slot, if there is one; the lock is held."""
         self._break_promise(carrier)
+        if carrier.is_abandoned:
+            return self._next_of_abandoned(carrier)
         is_spare = carrier.is_ours and self._lends and self._ours > self._blocked
         if self._queue and not self._returning and not is_spare:
             return self._queue.popleft()
@@ -337,8 +366,20 @@ class PoolExecutor(Executor):
         self._leave(carrier)
         return None
 
+    def _next_of_abandoned(self, carrier: _Carrier) -> Callable[[], None] | None:
+        """An abandoned job has ended after all: its thread goes on only where a slot is free; the lock is held."""
+        carrier.is_abandoned = carrier.is_blocked = False
+        self._abandoned -= 1
+        self._blocked -= 1
+        if self._queue and not self._returning and self._running < self._max_workers:
+            self._running += 1
+            return self._queue.popleft()
+        self._leave(carrier)
+        return None
+
     def _leave(self, carrier: _Carrier) -> None:
         """A carrier stops working: it parks, with as many others as there are slots, or ends; the lock is held."""
+        self._at_work.discard(carrier)
         if carrier.is_ours:
             self._ours -= 1
             if not self._is_closed and len(self._parked) < self._max_workers:
@@ -348,6 +389,10 @@ class PoolExecutor(Executor):
             self._theirs -= 1
         if self._is_closed:
             self._left.notify_all()
+
+
+def _nothing() -> None:
+    """Be no job at all."""
 
 
 def _live(carrier: _Carrier) -> None:

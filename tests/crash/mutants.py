@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from liteflow.engine.attempt import Attempt
 from liteflow.engine.journal import Journal
+from liteflow.engine.reading import Reading
+from liteflow.engine.state import RunState
 from liteflow.store import statements as sql
 from liteflow.store.database import Database, Transaction
 from liteflow.store.queries import Queries
@@ -14,13 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
-def in_a_later_transaction(take: Callable[[Batch], Batch]) -> None:
-    """Record what *take* takes out of each batch that completes a task after the transaction that records the rest."""
+def completes(batch: Batch) -> bool:
+    return bool(batch.completed)
+
+
+def in_a_later_transaction(take: Callable[[Batch], Batch], concerned: Callable[[Batch], bool] = completes) -> None:
+    """Record what *take* takes out of each batch that it concerns after the transaction that records the rest."""
     record, transact = Store.record, Database._transact
     later: list[tuple[Store, str, str, Batch]] = []
 
     def first(store: Store, tx: Transaction, run_id: str, context_id: str, batch: Batch) -> None:
-        if batch.completed:
+        if concerned(batch):
             later.append((store, run_id, context_id, take(batch)))
         record(store, tx, run_id, context_id, batch)
 
@@ -151,6 +158,77 @@ def open_rows_survive_a_takeover() -> None:
     Store._run = without
 
 
+def chunks_apart_from_their_checkpoint() -> None:
+    """What a body streamed before a checkpoint is recorded after what it wrote."""
+
+    def checkpointed(batch: Batch) -> set[tuple[Any, Any]]:
+        completed = {row["of_number"] for row in batch.completed}
+        return {(row["of_number"], row["of_attempt"]) for row in batch.kept if row["of_number"] not in completed}
+
+    def take(batch: Batch) -> Batch:
+        attempts = checkpointed(batch)
+        later = Batch(chunks=[row for row in batch.chunks if (row["number"], row["attempt"]) in attempts])
+        batch.chunks = [row for row in batch.chunks if row not in later.chunks]
+        return later
+
+    in_a_later_transaction(take, lambda batch: bool(checkpointed(batch)))
+
+
+def steps_forgotten_on_takeover() -> None:
+    """A step counts as recorded only in the process that has recorded it."""
+    record, steps = Attempt.record_step, Reading.steps
+    mine: set[str] = set()
+
+    def recorded(attempt: Attempt, name: str, text: str) -> None:
+        record(attempt, name, text)
+        mine.add(f"{attempt.dispatch.number} {name}")
+
+    def known(reading: Reading, number: int) -> dict[str, str]:
+        return {name: text for name, text in steps(reading, number).items() if f"{number} {name}" in mine}
+
+    Attempt.record_step, Reading.steps = recorded, known
+
+
+def members_forgotten_on_takeover() -> None:
+    """A join that is taken up waits for nobody."""
+    Store._load_members = lambda *_: None
+
+
+def signals_forgotten_on_takeover() -> None:
+    """A dispatch that is taken up waits again for keys that have been written."""
+    Store.was_written = lambda *_, **__: False
+
+
+def signals_taken_for_given_on_takeover() -> None:
+    """A dispatch that is taken up waits for no key."""
+    Store.was_written = lambda *_, **__: True
+
+
+def times_forgotten_on_takeover() -> None:
+    """Nobody looks at the clock for a dispatch that is taken up, and waits for a time."""
+    resume = RunState.resume
+
+    def without(state: RunState) -> Any:
+        decision = resume(state)
+        state.take_delayed()
+        return decision
+
+    RunState.resume = without
+
+
+def attempts_counted_anew_on_takeover() -> None:
+    """The first attempt after a takeover is the first of all."""
+    load = Store.load_run
+
+    def anew(store: Store, *args: Any) -> Any:
+        run = load(store, *args)
+        for entry in run.entries:
+            entry.attempts = 0
+        return run
+
+    Store.load_run = anew
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     "chunks outside the attempt": chunks_outside_the_attempt,
     "output apart from writes": output_apart_from_writes,
@@ -161,4 +239,11 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "token kept on takeover": token_kept_on_takeover,
     "numbers used again": numbers_used_again,
     "open rows survive a takeover": open_rows_survive_a_takeover,
+    "chunks apart from their checkpoint": chunks_apart_from_their_checkpoint,
+    "steps forgotten on takeover": steps_forgotten_on_takeover,
+    "members forgotten on takeover": members_forgotten_on_takeover,
+    "signals forgotten on takeover": signals_forgotten_on_takeover,
+    "signals taken for given on takeover": signals_taken_for_given_on_takeover,
+    "times forgotten on takeover": times_forgotten_on_takeover,
+    "attempts counted anew on takeover": attempts_counted_anew_on_takeover,
 }

@@ -1,9 +1,10 @@
-"""The process in which an example is killed: ``python -m tests.crash.scripts EXAMPLE WHEN FOLDER``.
+"""The process in which an example is killed: ``python -m tests.crash.scripts EXAMPLE WHEN AGAIN FOLDER``.
 
 It has imported all that an example needs, has no threads, and forks, for n = 1, 2, 3, ..., a child that runs the example as a
 script and is killed before or after its n-th commit, until one ends by itself; after each, a second child that starts the script
-again in the same folder. What is begun there goes on where it was (see `go_on`), so that what the script prints, and what the
-store holds, must be as if nobody had been killed. One line of JSON says how each of them has ended.
+again in the same folder, and may be killed after its own AGAIN-th commit, so that a third one follows. What the script begins
+then goes on where it was (see `go_on`), so that what it prints, and what the store holds, must be as if nobody had been killed.
+One line of JSON says how each of them has ended.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from tests.crash.mutants import MUTANTS
 from tests.crash.victim import outcome, warm_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from liteflow.executor.loop import Loop
 
@@ -65,6 +66,7 @@ class Tally:
         commits: how many commits it has when nobody is killed.
         calm: how it ends then, each time that was tried.
         ends: how it ends after a kill, by the place of that; empty where nothing can be compared, as something went wrong.
+        killed_again: how many of those that went on were killed, too.
         steps_given: how often the result of a step came from the store.
         wrong: what was wrong, whatever the example is.
     """
@@ -72,6 +74,7 @@ class Tally:
     commits: int = 0
     calm: list[End] = field(default_factory=list)
     ends: dict[str, End] = field(default_factory=dict)
+    killed_again: int = 0
     steps_given: int = 0
     wrong: list[str] = field(default_factory=list)
 
@@ -298,11 +301,12 @@ class Script:
     Args:
         example: the name of its file.
         folder: empty, for all that its processes leave.
+        again: after which commit who goes on is killed, too; 0 for none.
         mutant: the bug to plant into all who may be killed, and into those that go on; empty for none.
     """
 
-    def __init__(self, example: str, folder: Path, mutant: str = "") -> None:
-        self.example, self.folder, self.mutant, self.tally = example, folder, mutant, Tally()
+    def __init__(self, example: str, folder: Path, again: int = 0, mutant: str = "") -> None:
+        self.example, self.folder, self.again, self.mutant, self.tally = example, folder, again, mutant, Tally()
 
     def leave_alone(self) -> None:
         """Run the script as it is, twice: what differs then is no matter of crashes."""
@@ -322,7 +326,7 @@ class Script:
         return folder
 
     def kill_everywhere(self, when: str) -> None:
-        """Kill the script at each commit, up to one that is never reached; of very many, at some that chance takes."""
+        """Kill the script at each commit, up to one that is not reached; of very many, at some that chance takes."""
         commits, counts = self.tally.commits, iter(range(1, 2 * self.tally.commits + 10))
         if commits > MOST_POINTS:
             chance = random.Random(f"{SEED} {self.example}")  # noqa: S311 - places, no secret
@@ -331,8 +335,11 @@ class Script:
             where = f"{when} commit {count}"
             folder = self._folder(where)
             first = send(self.example, folder, lambda count=count: strike(when, count), mutant=self.mutant)
-            if first["code"] == 0:  # with fewer commits than usual: tasks that end together are committed together
-                break
+            if first["code"] == 0:  # it has ended with fewer commits: tasks that end together are committed together
+                shutil.rmtree(folder)
+                if count > commits:
+                    break
+                continue
             self.tally.ends[where] = {}
             wrong = self._start_again(folder, where) if is_killed(first) else ill(folder, first)
             self.tally.wrong += [f"{where}: {what}" for what in wrong]
@@ -340,10 +347,19 @@ class Script:
 
     def _start_again(self, folder: Path, where: str) -> list[str]:
         """Start a script again that was killed; return what is wrong."""
-        (folder / "printed").unlink(missing_ok=True)  # it prints all again
-        second = send(self.example, folder, go_on, mutant=self.mutant)
-        if second["code"] or second["late"]:
-            return ill(folder, second)
+
+        def go_on_and_die() -> None:
+            go_on()
+            strike("after", self.again)
+
+        for arm in (go_on_and_die, go_on) if self.again else (go_on,):
+            (folder / "printed").unlink(missing_ok=True)  # it prints all again
+            ended = send(self.example, folder, arm, mutant=self.mutant)
+            if not ended["code"]:
+                break
+            if arm is go_on or not is_killed(ended):
+                return ill(folder, ended)
+            self.tally.killed_again += 1
         self.tally.steps_given += len(of_steps(folder, "given"))
         self.tally.ends[where] = end_of(folder)
         return [*of_steps(folder, "again"), *faults(folder)]
@@ -357,7 +373,7 @@ def is_killed(ended: dict[str, Any]) -> bool:
 def ill(folder: Path, ended: dict[str, Any]) -> list[str]:
     """Say how a child has ended that was to end otherwise."""
     errors = (folder / "errors").read_text(encoding="utf-8").splitlines()
-    return [f"it {'hangs' if ended['late'] else 'fails'}: {' / '.join(errors[-3:])}"]
+    return [f"it {'hangs' if ended['late'] else 'fails'}: {' / '.join(errors[-3:])}", *of_steps(folder, "again")]
 
 
 def of_steps(folder: Path, what: str) -> list[str]:
@@ -366,11 +382,11 @@ def of_steps(folder: Path, what: str) -> list[str]:
     return [note for note in notes if note.startswith(what)]
 
 
-def main(example: str, when: str, folder: str, mutant: str = "") -> None:
+def main(example: str, when: str, again: str, folder: str, mutant: str = "") -> None:
     """Kill an example everywhere, and say how that went."""
     warm_up()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    script = Script(example, Path(folder), mutant)
+    script = Script(example, Path(folder), int(again), mutant)
     script.leave_alone()
     script.kill_everywhere(when)
     print(json.dumps(asdict(script.tally)))  # noqa: T201 - the answer

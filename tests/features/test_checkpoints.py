@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 
-from liteflow import AwaitNeededError, ConflictError, Context, Flow, NextTask, RetryPolicy, StreamChunk, TaskFailedError, TaskOutput
+from liteflow import Context, Flow, NextTask, RetryPolicy, StreamChunk, TaskFailedError, TaskOutput
+from liteflow.errors import AwaitNeededError, ConflictError
 from liteflow.testing import FakeClock
 from tests.features.children import Child
 from tests.features.records import one, rows
-from tests.features.waiting import Helper, passes, until
+from tests.features.test_durability import FULL, watch
+from tests.features.waiting import passes, until
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterable
 
 AT_ONCE = RetryPolicy(max_attempts=3, initial_interval=0)
-FULL = 2
 
 
 def values(chunks: Iterable[StreamChunk]) -> list[object]:
@@ -61,29 +64,22 @@ def has_counted_once(flow: Flow, run_id: str, attempts: list[int]) -> None:
 # ---------------------------------------------------------------- kept
 
 
-def test_what_was_checkpointed_is_kept_across_a_failure_and_what_followed_is_lost(flow: Flow, store: str):
-    flow.add_task("count", counting(fails_at(3)), retry=AT_ONCE)
-
+@pytest.mark.parametrize("retry", [AT_ONCE, None], ids=["tried again", "resumed"])
+def test_what_was_checkpointed_is_kept_across_a_failure_and_what_followed_is_lost(flow: Flow, store: str, retry):
+    flow.add_task("count", counting(fails_at(3)), retry=retry)
     run = flow.start("count")
+    if retry is None:
+        assert run.wait(20) == "failed"
+        assert run.context.to_dict() == {"n": 3}
+        assert values(run.stream()) == values(run.stream(view="final")) == [0, 1, 2]
+        run = flow.resume(run.id)
 
     assert run.result(20) == {"count": 2}
+
     has_counted_once(flow, run.id, [1, 1, 1, 2, 2, 2, 2])
     assert rows(store, "SELECT key, value FROM writes WHERE status = 'lost'") == [("n", "4")]
     assert rows(store, "SELECT value FROM chunks WHERE status = 'lost'") == [("3",)]
     assert rows(store, "SELECT attempt, status FROM attempts") == [(1, "failed")]
-
-
-def test_what_was_checkpointed_is_kept_when_the_run_fails_and_is_resumed(flow: Flow):
-    flow.add_task("count", counting(fails_at(3)))
-    with pytest.raises(TaskFailedError):
-        flow.run("count", run_id="r")
-    assert flow.context.to_dict() == {"n": 3}
-    for view in ("live", "final"):
-        assert values(flow.get_run("r").stream(view=view)) == [0, 1, 2]
-
-    flow.resume("r").result(20)
-
-    has_counted_once(flow, "r", [1, 1, 1, 2, 2, 2, 2])
 
 
 def test_what_was_checkpointed_is_kept_across_a_timeout(store: str):
@@ -125,12 +121,10 @@ flow.run("count", run_id="r")
 """
 
 
-@pytest.mark.parametrize("recorded", [False, True], ids=["at once", "when what followed is recorded as open"])
-def test_what_was_checkpointed_is_kept_across_a_crash(flow: Flow, store: str, recorded: bool):  # noqa: FBT001 - a case
+def test_what_was_checkpointed_is_kept_across_a_crash(flow: Flow, store: str):
     child = Child(KILLED, store)
     assert child.line() == "began"
-    if recorded:
-        until(lambda: rows(store, "SELECT 1 FROM writes, chunks WHERE writes.status = 'open' AND chunks.status = 'open'"))
+    until(lambda: rows(store, "SELECT 1 FROM writes, chunks WHERE writes.status = 'open' AND chunks.status = 'open'"))
     child.kill()
     flow.add_task("count", counting(lambda ctx, n: None))
 
@@ -141,12 +135,7 @@ def test_what_was_checkpointed_is_kept_across_a_crash(flow: Flow, store: str, re
 
 
 def test_a_checkpoint_is_on_the_disk_before_it_returns(flow: Flow, store: str, monkeypatch: pytest.MonkeyPatch):
-    dialect: Any = flow._opened().services.database.engine.dialect
-    commit, commits, seen = dialect.do_commit, [], []
-
-    def noting(connection: sqlite3.Connection) -> None:
-        commits.append(connection.execute("PRAGMA synchronous").fetchone()[0])
-        commit(connection)
+    commits, seen = [], []
 
     @flow.task("write")
     def write(ctx: Context):
@@ -156,7 +145,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_returns(flow: Flow, store: str, m
             ctx.checkpoint()
             seen.append((commits[-1], one(store, "SELECT max(value) FROM writes WHERE status = 'committed'")))
 
-    monkeypatch.setattr(dialect, "do_commit", noting)
+    watch(flow, commits, monkeypatch)
     flow.run("write")
 
     assert seen == [(FULL, "0"), (FULL, "1")]
@@ -206,14 +195,13 @@ def test_what_was_checkpointed_is_seen_at_once_by_tasks_and_observers(flow: Flow
     until(lambda: seen)
     with Flow(store=store) as elsewhere:
         afar = elsewhere.get_run(run.id)
-        committed = afar.context.at(rows(store, "SELECT version FROM contexts")[0][0]).to_dict()
-        final = [next(stream).value for stream in [afar.stream(view="final")] for _ in range(3)]
-
+        versions = [version.value for key in "ab" for version in afar.context.history(key)]
+        final = values(itertools.islice(afar.stream(view="final"), 2))
     go_on.set()
     run.result(20)
+
     assert seen == [[1, 1]]
-    assert (committed["a"], committed["b"]) == (1, 1)
-    assert sorted(map(str, final)) == ["None", "None", "kept"]
+    assert (versions, final) == ([1, 1], [None, "kept"])
 
 
 def test_a_checkpoint_starts_what_waits_for_a_key_that_it_holds(flow: Flow):
@@ -231,23 +219,11 @@ def test_a_checkpoint_starts_what_waits_for_a_key_that_it_holds(flow: Flow):
     assert flow.run("start") == {"approve": None, "ship": "yes"}
 
 
-def test_what_an_attempt_writes_after_a_checkpoint_is_its_own_again(flow: Flow):
-    @flow.task("write")
-    def write(ctx: Context):
-        ctx.set("a", 1)
-        ctx.checkpoint()
-        seen = [ctx.get("a")]
-        ctx.set("a", 2)
-        return [*seen, ctx.get("a"), flow.get_run(ctx.run_id).context.history("a")[-1].value]
-
-    assert flow.run("write") == {"write": [1, 2, 1]}
-
-
 # ---------------------------------------------------------------- what others change meanwhile
 
 
 def test_a_conflict_at_a_checkpoint_runs_the_body_again_from_its_start_and_is_no_failure(flow: Flow, store: str):
-    told, read, written = [], threading.Event(), threading.Event()
+    read, written = threading.Event(), threading.Event()
     flow.context.set("n", 1)
 
     @flow.task("double")
@@ -257,12 +233,10 @@ def test_a_conflict_at_a_checkpoint_runs_the_body_again_from_its_start_and_is_no
         read.set()
         passes(written)
         ctx.set("n", 2 * n)
-        try:
-            ctx.checkpoint()
-        except ConflictError as error:
-            told.append(error.key)
-            raise
-        return ctx.attempt
+        if ctx.attempt == 1:
+            with pytest.raises(ConflictError, match="Task double had read what others have changed"):
+                ctx.checkpoint()
+        return ctx.attempt  # of an attempt in conflict this is nothing any more
 
     run = flow.start("double", context=flow.context)
     passes(read)
@@ -270,7 +244,6 @@ def test_a_conflict_at_a_checkpoint_runs_the_body_again_from_its_start_and_is_no
     written.set()
 
     assert run.result(20) == {"double": 2}
-    assert told == ["double"]
     assert run.context.get("n") == 20
     assert values(run.stream(view="final")) == values(run.stream()) == [10, 2]
     assert rows(store, "SELECT attempt, status FROM attempts") == [(1, "conflicted")]
@@ -280,8 +253,7 @@ def test_a_conflict_at_a_checkpoint_runs_the_body_again_from_its_start_and_is_no
 def test_many_tasks_that_checkpoint_changes_of_one_key_lose_none(flow: Flow):
     def add(ctx: Context):
         for turn in range(ctx.get(f"turn {ctx.key}", 0), 5):
-            ctx.set("n", ctx.get("n", 0) + 1)
-            ctx.set(f"turn {ctx.key}", turn + 1)
+            ctx.from_dict({"n": ctx.get("n", 0) + 1, f"turn {ctx.key}": turn + 1})
             ctx.checkpoint()
 
     flow.add_task("fan", lambda ctx: TaskOutput(None, [NextTask("add", spawn_another=True) for _ in range(6)]))
@@ -293,31 +265,24 @@ def test_many_tasks_that_checkpoint_changes_of_one_key_lose_none(flow: Flow):
 
 
 def test_reads_after_a_checkpoint_are_fresh_and_conflict_with_later_changes_only(flow: Flow):
-    read, written = threading.Event(), threading.Event()
     flow.context.set("n", 1)
 
     @flow.task("add")
     def add(ctx: Context):
         seen = [ctx.get("n")]
         ctx.checkpoint()
-        read.set()
-        passes(written)
+        flow.context.set("n", 10)  # from outside
         seen.append(ctx.get("n"))
         ctx.set("n", seen[-1] + 1)
         return [*seen, ctx.attempt]
 
-    run = flow.start("add", context=flow.context)
-    passes(read)
-    flow.context.set("n", 10)
-    written.set()
-
-    assert run.result(20) == {"add": [1, 10, 1]}
-    assert run.context.get("n") == 11
+    assert flow.run("add") == {"add": [1, 10, 1]}
+    assert flow.context.get("n") == 11
 
 
 @pytest.mark.parametrize("writes", [0, 1_500], ids=["at once", "when it is recorded as open"])
 def test_an_update_before_a_checkpoint_is_applied_to_the_fresh_value(flow: Flow, writes: int):
-    updated, written, calls = threading.Event(), threading.Event(), []
+    calls = []
     flow.context.set("n", 1)
 
     @flow.task("add")
@@ -325,50 +290,32 @@ def test_an_update_before_a_checkpoint_is_applied_to_the_fresh_value(flow: Flow,
         ctx.update("n", lambda n: calls.append(n) or n + 1)
         for m in range(writes):
             ctx.set("m", m)
-        updated.set()
-        passes(written)
+        flow.context.set("n", 10)  # from outside
         ctx.checkpoint()
         return [ctx.get("n"), ctx.attempt]
 
-    run = flow.start("add", context=flow.context)
-    passes(updated)
-    flow.context.set("n", 10)
-    written.set()
-
-    assert run.result(20) == {"add": [11, 1]}
+    assert flow.run("add") == {"add": [11, 1]}
     assert calls == [1, 10]
-    assert run.context.get("n") == 11
+    assert flow.context.get("n") == 11
 
 
 def test_an_update_that_fails_on_the_fresh_value_is_told_by_the_checkpoint_and_the_next_one_may_succeed(flow: Flow):
-    told, step = [], [threading.Event() for _ in range(4)]
     flow.context.set("n", 1)
 
     @flow.task("invert")
     def invert(ctx: Context):
         ctx.update("n", lambda n: 10 // n)
-        for n in (0, 2):
-            step[n].set()
-            passes(step[n + 1])
-            try:
-                ctx.checkpoint()
-            except ZeroDivisionError:
-                told.append(n)
-        return ctx.get("n")
+        flow.context.set("n", 0)  # from outside
+        with pytest.raises(ZeroDivisionError):
+            ctx.checkpoint()
+        flow.context.set("n", 5)
+        ctx.checkpoint()
+        return [ctx.get("n"), ctx.attempt]
 
-    run = flow.start("invert", context=flow.context)
-    for n, value in ((0, 0), (2, 5)):
-        passes(step[n])
-        flow.context.set("n", value)
-        step[n + 1].set()
-
-    assert run.result(20) == {"invert": 2}
-    assert told == [0]
+    assert flow.run("invert") == {"invert": [2, 1]}
 
 
-@pytest.mark.parametrize(
-    ("changed", "turns"), [("read before", 2), ("read after", 2), ("not read", 1), ("only its own", 1)]
-)
+@pytest.mark.parametrize(("changed", "turns"), [("read before", 2), ("read after", 2), ("not read", 1), ("only its own", 1)])
 def test_a_merged_dispatch_is_run_once_more_if_what_was_read_before_a_checkpoint_has_changed_since(
     flow: Flow, store: str, changed: str, turns: int
 ):
@@ -401,7 +348,7 @@ def test_a_merged_dispatch_is_run_once_more_if_what_was_read_before_a_checkpoint
 # ---------------------------------------------------------------- async
 
 
-def test_an_async_checkpoint_is_kept_across_a_failure_and_a_plain_one_is_refused_there(flow: Flow):
+def test_an_async_checkpoint_is_kept_across_a_failure(flow: Flow):
     @flow.task("count", retry=AT_ONCE)
     async def count(ctx: Context):
         for n in range(await ctx.aget("n", 0), 6):
@@ -411,38 +358,44 @@ def test_an_async_checkpoint_is_kept_across_a_failure_and_a_plain_one_is_refused
             await ctx.acheckpoint()
         return ctx.attempt
 
-    @flow.task("wrong")
-    async def wrong(ctx: Context):
-        ctx.checkpoint()
-
     run = flow.start("count")
     run.result(20)
 
     has_counted_once(flow, run.id, [1, 1, 1, 2, 2, 2, 2])
+
+
+def test_a_plain_checkpoint_in_an_async_task_is_refused(flow: Flow):
+    async def wrong(ctx: Context):
+        ctx.checkpoint()
+
+    flow.add_task("wrong", wrong)
+
     with pytest.raises(TaskFailedError, match="await ctx.acheckpoint") as failed:
         flow.run("wrong")
     assert isinstance(failed.value.__cause__, AwaitNeededError)
 
 
-def test_nothing_is_lost_of_what_one_coroutine_writes_while_another_checkpoints(flow: Flow):
+def test_nothing_is_lost_of_what_one_coroutine_writes_while_another_checkpoints(flow: Flow, request):
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-4)  # threads take turns often
+
     @flow.task("write")
     async def write(ctx: Context):
-        async def checkpoints() -> None:
-            for _ in range(50):
-                await ctx.acheckpoint()
-
-        async def sets(name: str) -> None:
-            for n in range(500):
-                ctx.set(f"{name}{n}", n)
-                ctx.stream(f"{name}{n}")
-                if n % 20 == 0:
-                    await asyncio.sleep(0)
-
-        await asyncio.gather(checkpoints(), sets("a"), sets("b"))
+        late = 0
+        for turn in range(3):
+            ctx.from_dict({f"{turn} {n}": n for n in range(2_000)})  # so that the checkpoint takes its time
+            checkpoint = asyncio.ensure_future(ctx.acheckpoint())
+            while not checkpoint.done() and late < 20_000:
+                ctx.set(f"late {late}", late)
+                ctx.stream(late)
+                late += 1
+                await asyncio.wait([checkpoint], timeout=0)
+            await checkpoint
+        return late
 
     run = flow.start("write")
-    run.result(60)
+    count = run.result(60)["write"]
 
-    keys = [f"{name}{n}" for n in range(500) for name in "ab"]
-    assert sorted(run.context.keys()) == sorted([*keys, "write"])
-    assert sorted(map(str, values(run.stream(view="final")))) == sorted([*keys, "None"])
+    kept = set(run.context.keys())
+    assert [n for n in range(count) if f"late {n}" not in kept] == []
+    assert values(run.stream(view="final")) == [*range(count), count]
