@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 MAX_BYTES = 64 * 2**20  # of the text of one value: a row of the database, held in memory several times
+_SMALLER = "store it in pieces, or raise the limit: Flow(limits=Limits(value_bytes=...))"
 MAX_DEPTH = 100  # levels; each takes a few of the thousand stack frames that Python grants
 _LEAST, _MOST = -(2**63), 2**63 - 1  # an integer column; SQL reads a longer number as an inexact one
 _MANY = 16  # items from which on one look at all their types is quicker than a look at each
@@ -91,7 +92,7 @@ class Format(ABC):
     def fitting(self, raw: bytes) -> str:
         """Return the text of JSON that is not too large."""
         if len(raw) > self.max_bytes:
-            raise SerializationError(f"the value takes {len(raw)} bytes of JSON, more than {self.max_bytes}; store it in pieces")
+            raise SerializationError(f"the value takes {len(raw)} bytes of JSON, more than {self.max_bytes}; {_SMALLER}")
         return raw.decode()
 
     @abstractmethod

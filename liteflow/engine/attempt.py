@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Protocol
 
 from liteflow.bell import Bell
 from liteflow.clock import derived_id
 from liteflow.engine.events import Checkpoint, Step
 from liteflow.errors import InvalidKeyError, LimitExceededError
+from liteflow.model import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from liteflow.engine.reading import Reading
     from liteflow.engine.ticker import Call
     from liteflow.errors import LiteFlowError
-    from liteflow.model import Limits, Value, Version
+    from liteflow.model import Limits, Version
 
     Change = Callable[[str | None], str | None]
 
@@ -74,6 +76,7 @@ class Attempt:
         self._host, self.dispatch, self.started_at, self.is_async = host, entry.dispatch, started_at, is_async
         self.run_id, self.context_id, self.codec = host.run_id, host.context_id, host.codec
         self.attempt, self.failures = entry.attempts, entry.failures
+        self._lock = threading.Lock()  # the body may write while it waits for a checkpoint
         self.own: dict[str, str | None] = {}
         self.writes: list[tuple[str, str | None]] = []
         self.recorded_writes = 0
@@ -149,11 +152,12 @@ class Attempt:
     def set(self, items: Sequence[tuple[str, str | None]]) -> None:
         """Put writes into the buffer."""
         self.check()
-        for key, _ in items:
-            if key in self.bases:
-                self.reads.setdefault(key, self.bases[key].version)
-        self.own.update(items)
-        self.writes.extend(items)
+        with self._lock:
+            for key, _ in items:
+                if key in self.bases:
+                    self.reads.setdefault(key, self.bases[key].version)
+            self.own.update(items)
+            self.writes.extend(items)
         self._host.buffered(self)
 
     def keys(self) -> list[str]:
@@ -165,16 +169,19 @@ class Attempt:
     def update(self, key: str, change: Callable[[str | None], str]) -> str:
         """Change what this attempt sees; `reapply` changes the fresh value if another commit comes between."""
         self.check()
-        if key in self.own:
-            seen = self.own[key]
-        else:
-            self.bases[key] = self._host.reading.value(key)
-            seen = self.bases[key].text
-        text = self.own[key] = change(seen)
-        self._changes[len(self.writes)] = change
-        self.writes.append((key, text))
-        self._host.buffered(self)
-        return text
+        while True:
+            base = None if key in self.own else self._host.reading.value(key)  # without the lock, as it may wait for a commit
+            with self._lock:
+                if key not in self.own:
+                    if base is None:
+                        continue  # a checkpoint has come between
+                    self.bases[key] = base
+                text = change(self.own[key] if key in self.own else self.bases[key].text)
+                self.own[key] = text
+                self._changes[len(self.writes)] = change
+                self.writes.append((key, text))
+            self._host.buffered(self)
+            return text
 
     def keys_set(self) -> AbstractSet[str]:
         """Return the keys it has set: those that it has only updated conflict with nobody's change."""
@@ -187,15 +194,17 @@ class Attempt:
     def reapply(self, fresh: Callable[[str], Value]) -> None:
         """Apply its updates again, in order, to fresh values; raises what they raise."""
         own: dict[str, str | None] = {}
-        self.bases = {key: fresh(key) for key in self.bases}
-        for place, (key, text) in enumerate(self.writes):
-            change = self._changes.get(place)
-            own[key] = text if change is None else change(own[key] if key in own else self.bases[key].text)
-            if own[key] != text:
-                self.writes[place] = (key, own[key])
-                if place < self.recorded_writes:
-                    self.rewritten.append(place)
-        self.own = own
+        bases = {key: fresh(key) for key in list(self.bases)}
+        with self._lock:
+            self.bases |= bases
+            for place, (key, text) in enumerate(self.writes):
+                change = self._changes.get(place)
+                own[key] = text if change is None else change(own[key] if key in own else self.bases[key].text)
+                if own[key] != text:
+                    self.writes[place] = (key, own[key])
+                    if place < self.recorded_writes:
+                        self.rewritten.append(place)
+            self.own = own
 
     def history(self, key: str) -> list[Version]:
         """Return the committed writes of a key."""
@@ -257,17 +266,22 @@ class Attempt:
         if error is not None:
             raise error
 
-    def kept(self, first_version: int, seq: int, *, is_outdated: bool) -> None:
-        """A checkpoint commits what it wrote, from *first_version* and up to chunk *seq*: what follows is a new transaction."""
+    def kept(self, first_version: int, last_version: int, seq: int, *, is_outdated: bool) -> None:
+        """A checkpoint commits its writes of these versions, and its chunks up to *seq*: what follows is a new transaction."""
         self.is_outdated |= is_outdated
-        self.earlier = {**self.reads, **self.earlier}
-        for version, (key, _) in enumerate(self.writes, first_version):
-            if key in self.earlier:
-                self.earlier[key] = version
-        if self.scanned is not None or self.looked is not None:
-            self.looked = first_version + len(self.writes) - 1
-        self.own, self.writes, self.reads, self.bases, self._changes, self.rewritten = {}, [], {}, {}, {}, []
-        self.recorded_writes, self.kept_seq, self.scanned = 0, seq, None
+        count = last_version - first_version + 1
+        with self._lock:
+            committed = {key: Value(version, text) for version, (key, text) in enumerate(self.writes[:count], first_version)}
+            self.earlier = {**self.reads, **self.earlier}
+            self.earlier |= {key: value.version for key, value in committed.items() if key in self.earlier}
+            if self.scanned is not None or self.looked is not None:
+                self.looked = last_version
+            self.writes = self.writes[count:]  # those that the body has made meanwhile
+            self.own = dict(self.writes)
+            self._changes = {place - count: change for place, change in self._changes.items() if place >= count}
+            self.bases = {key: base for key, base in (self.bases | committed).items() if key in self.own}
+            self.reads, self.rewritten = {}, []
+            self.recorded_writes, self.kept_seq, self.scanned = 0, seq, None
 
 
 def _nothing() -> None:

@@ -210,7 +210,6 @@ class Engine:
         if not status.holds_context:
             self._refuse_busy(tx, run["context_id"])
         if by_itself and (reason := self._brings_down(tx, run)) is not None:
-            self.services.store.halt_run(tx, run, RunStatus.PAUSED, reason, now=self.services.clock.now())
             return {**run, "reason": reason}
         self.ownership.register(tx)
         store, last = self.services.store, run["seq_reserved"]
@@ -227,14 +226,18 @@ class Engine:
         return RunDriver(self.services, self._ended, run, head.fence, state, Values(head.version), feed, around)
 
     def _brings_down(self, tx: Transaction, run: Row) -> str | None:
-        """Return why a run is not to be taken up again by itself, if it has brought down its process too often."""
+        """Pause a run that has brought down its process too often, so that it is not taken up by itself; return why."""
         store, most = self.services.store, self.services.limits.crashes
         head = store.head(tx, run["context_id"])
         crashes = 0 if head is None else store.crashes(run, head.version)
         if crashes <= most:
             return None
+        if run["status"] == RunStatus.PAUSED:
+            return str(run["reason"])
         at = ", ".join(t.dispatch.key for t in store.load_run(tx, run).entries if t.status.may_run)
-        return f"its process died {crashes} times in a row and completed nothing in between; it was at: {at}"
+        reason = f"its process died {crashes} times in a row and completed nothing in between; it was at: {at}"
+        store.halt_run(tx, run, RunStatus.PAUSED, reason, now=self.services.clock.now(), crashes=crashes)
+        return reason
 
     def load(self, tx: Transaction, run: Row, *, failed: int | None = None) -> RunState:
         """Return the state of a run as recorded, given its row."""

@@ -52,10 +52,10 @@ class Journal:
                 "to_failures": entry.failures, "to_not_before": entry.not_before and to_text(entry.not_before),
             })  # fmt: skip
 
-    def wrote(self, attempt: Attempt, status: str, first_version: int | None = None) -> None:
-        """Record the writes that are not recorded yet as open, lost, or committed: then its first write has *first_version*."""
+    def wrote(self, attempt: Attempt, status: str, first_version: int | None = None, count: int | None = None) -> None:
+        """Record the writes, the first *count*, that are not recorded yet: as open, lost, or committed from *first_version* on."""
         start = attempt.recorded_writes
-        unrecorded = attempt.writes[start:]
+        unrecorded = attempt.writes[start:count]
         attempt.recorded_writes += len(unrecorded)
         for position, (key, text) in enumerate(unrecorded, start):
             self.batch.writes.append({

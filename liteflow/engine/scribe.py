@@ -83,6 +83,9 @@ class Scribe:
             self._comes_to_nothing(attempt, "cancelled", journal)
             self._follows(self._state.given_up(attempt.dispatch.number), journal)
         chunks = self._feed.take_unrecorded()
+        for chunk in chunks:
+            if (chunk.number, chunk.attempt) in committed and chunk.number in self.attempts:  # by a checkpoint
+                self.attempts[chunk.number].kept_seq = chunk.seq
         self._record_open(journal, {chunk.number for chunk in chunks})
         journal.chunks(chunks, committed, lost)
         self._stands(journal)
@@ -126,7 +129,8 @@ class Scribe:
         else:
             del self.attempts[dispatch.number]
             self._commit_writes(attempt, journal)
-            self._values.produced_at[dispatch.task_id] = self._values.version
+            for task_id in (dispatch.task_id, *(request.task_id for request in requests)):
+                self._values.touched_at[task_id] = self._values.version
             seq = self._feed.output(dispatch.number, dispatch.key, attempt.attempt, dispatch.task_id, event.output)
             journal.completed(attempt, version=self._values.version, seq=seq, leaf=decision.leaf)
             attempt.given_up = RunCancelledError(self._run_id, f"for task {dispatch.key} it is over: it has returned")
@@ -147,18 +151,18 @@ class Scribe:
         if not attempt.is_recorded:
             journal.begun(attempt)
         first = self._commit_writes(attempt, journal)
-        attempt.kept(first, self._feed.last, is_outdated=bool(outdated))
+        attempt.kept(first, self._values.version, self._feed.last, is_outdated=bool(outdated))
         return True
 
     def _commit_writes(self, attempt: Attempt, journal: Journal) -> int:
         """Commit what an attempt has written; return the version of its first write."""
-        first = self._values.version + 1
+        first, writes = self._values.version + 1, list(attempt.writes)  # while the body goes on
         if attempt.is_recorded:
             journal.kept(attempt, first)
-        journal.wrote(attempt, "committed", first)
-        for key, text in attempt.writes:
+        journal.wrote(attempt, "committed", first, len(writes))
+        for key, text in writes:
             self._values.stage(key, text)
-        self._state.written(key for key, text in attempt.writes if text is not None)
+        self._state.written(key for key, text in writes if text is not None)
         return first
 
     def _held(self, request: Request, attempt: Attempt, now: datetime) -> Request:
@@ -195,7 +199,7 @@ class Scribe:
         if (
             attempt.is_outdated
             or any(seen is not None and values.keys_changed_at > seen for seen in (scanned, attempt.looked))
-            or any(values.produced_at.get(task, 0) > version for task, version in attempt.gathered.items())
+            or any(values.touched_at.get(task, 0) > version for task, version in attempt.gathered.items())
             or any(self._newest(key).version != version for key, version in attempt.earlier.items())
         ):
             outdated.append("")

@@ -30,7 +30,7 @@ class Values:
         self._staged: dict[str, Value] = {}
         self._keys: dict[str, int] | None = None  # all keys that have a value, once somebody asked for them
         self.keys_changed_at = 0  # the version at which the set of keys last changed, since somebody asked
-        self.produced_at: dict[str, int] = {}  # task id -> the version of its last output
+        self.touched_at: dict[str, int] = {}  # task id -> the version with which it was last dispatched, or put something out
         self.evictions = 0
 
     def committed(self, key: str) -> Value | None:

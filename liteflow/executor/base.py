@@ -50,6 +50,10 @@ class Executor(ABC):
         """Wait no longer for *job*: it leaves its slot to others for good, whatever it goes on to do.
 
         Called from any thread, when what the job does cannot take effect any more. One that is not running changes nothing.
+        What the job submits afterwards, or waits for, harms nobody.
+
+        Args:
+            job: the very object that was submitted; it is not compared.
         """
 
     @abstractmethod

@@ -3,6 +3,10 @@
 A *slot* is the right to run one job; there are ``max_workers`` of them. A *carrier* is a thread that takes jobs, each with a
 slot, until there are none: a thread of ours parks then, a thread of the user's pool goes back to the pool. Whoever makes work or
 frees a slot calls as many carriers as can begin a job and are not on their way yet; nobody ever looks in vain.
+
+A carrier at a job is *running*, with a slot, or *blocked*, without: its job waits, or has waited and is *returning*, or is
+*abandoned*, which it stays until it ends. Whenever the lock is free, ``_running <= max_workers``, nobody is returning while a
+slot is free, and each carrier at a job counts once: in ``_running`` or in ``_blocked``.
 """
 
 from __future__ import annotations
@@ -35,9 +39,9 @@ class _Carrier:
         gate: closed; opened once to let it go on, from parking or with the slot it waits for.
         is_at_work: whether it has come, and has not parked.
         promises: whether its job has promised to end at once, so that it will take the next one.
-        is_blocked: whether its job has no slot: it waits, or is abandoned.
-        is_abandoned: whether nobody waits for its job any more.
-        job: what it runs.
+        is_blocked: whether its job has no slot.
+        is_abandoned: whether nobody waits for its job any more; it is blocked, too.
+        job: what it runs, if it does.
     """
 
     __slots__ = ("caller", "gate", "is_abandoned", "is_at_work", "is_blocked", "is_ours", "job", "promises")
@@ -45,7 +49,8 @@ class _Carrier:
     def __init__(self, caller: PoolExecutor, *, is_ours: bool) -> None:
         self.caller: PoolExecutor | None = caller
         self.is_ours, self.is_at_work, self.promises, self.is_blocked = is_ours, False, False, False
-        self.is_abandoned, self.job = False, _nothing
+        self.is_abandoned = False
+        self.job: Callable[[], None] | None = None
         self.gate = threading.Lock()
         self.gate.acquire()
 
@@ -82,12 +87,12 @@ class PoolExecutor(Executor):
         self._left = threading.Condition(self._lock)  # a carrier has, after shutdown
         self._local = threading.local()
         self._queue: deque[Callable[[], None]] = deque()
-        self._returning: deque[_Carrier] = deque()  # no longer blocked, waiting for a slot; only when none is free
+        self._returning: deque[_Carrier] = deque()  # they wait for a slot
         self._at_work: set[_Carrier] = set()
-        self._abandoned = 0  # of them, with an abandoned job
+        self._abandoned = 0  # of them
         self._parked: list[_Carrier] = []
         self._running = 0  # slots in use
-        self._blocked = 0  # jobs without their slot: waiting, or returning
+        self._blocked = 0  # jobs without a slot, and threads of the user's pool that wait without being at a job
         self._promised = 0  # queued jobs for which a running job has promised its thread
         self._ours = 0  # own carriers that are not parked, those that are coming among them
         self._ours_coming = 0
@@ -165,34 +170,30 @@ class PoolExecutor(Executor):
         return self._pool is not None and threading.current_thread() in self._pool._threads  # noqa: SLF001 - no public way
 
     def abandon(self, job: Callable[[], None]) -> None:
-        """Wait no longer for *job*: it leaves its slot to others for good; see `Executor.abandon`."""
+        """Wait no longer for *job*; see `Executor.abandon`. Its thread, whose ever it is, stays taken while the job runs."""
         with self._lock:
-            carrier = next((carrier for carrier in self._at_work if carrier.job is job), None)
-            if carrier is None or carrier.is_abandoned:
-                return
-            carrier.is_abandoned = True
-            self._abandoned += 1
-            called: list[_Carrier] = []
-            if carrier in self._returning:
-                self._returning.remove(carrier)
-                carrier.is_blocked = True
-                carrier.gate.release()
-            elif not carrier.is_blocked:
-                called = self._let_go(carrier)
-            self._left.notify_all()
-        self._start(called)
+            called = [new for carrier in self._at_work if carrier.job is job for new in self._give_up(carrier)]
+        try:
+            self._start(called)
+        except RuntimeError:
+            logger.exception("no thread could be started in place of one that is lost to a task; the next task tries again")
 
     def shutdown(self, wait: bool = False) -> None:  # noqa: FBT001, FBT002 - as in concurrent.futures
         """Drop the jobs that have not begun, and let our threads end; see `Executor.shutdown`."""
-        inside = self._carrier is not None
+        carrier = self._carrier
         with self._lock:
             self._is_closed = True
             dropped, self._queue = self._queue, deque()
             while self._parked:
                 self._wake()
             if wait:
-                self._left.wait_for(lambda: self._ours + self._theirs - self._abandoned <= inside)
+                self._left.wait_for(lambda: self._waited_for(carrier) == 0)
         dropped.clear()  # without the lock, as what ends with a job may call us
+
+    def _waited_for(self, caller: _Carrier | None) -> int:
+        """Return how many carriers `shutdown` still waits for; the lock is held."""
+        is_inside = caller is not None and not caller.is_abandoned
+        return self._ours + self._theirs - self._abandoned - is_inside
 
     # -- slots; all with the lock held -----------------------------------------------------------------------------
 
@@ -229,12 +230,16 @@ class PoolExecutor(Executor):
         """Give a slot to the first who wants it back, if anybody does."""
         if self._returning:
             self._blocked -= 1
-            self._returning.popleft().gate.release()
+            carrier = self._returning.popleft()
+            carrier.is_blocked = False
+            carrier.gate.release()
         else:
             self._running -= 1
 
     def _let_go(self, carrier: _Carrier | None) -> list[_Carrier]:
-        """A job begins to wait; a thread without a job (None) has no slot to free."""
+        """A job begins to wait, or is abandoned; a thread without a job (None) has no slot to free."""
+        if carrier is not None and carrier.is_blocked:  # it has been abandoned this very moment, or was waiting
+            return []
         self._blocked += 1
         if carrier is not None:
             carrier.is_blocked = True
@@ -244,16 +249,39 @@ class PoolExecutor(Executor):
 
     def _come_back(self, carrier: _Carrier | None) -> bool:
         """A job has waited; return whether it must now wait for a slot."""
-        if carrier is not None and carrier.is_abandoned:
-            return False
         if carrier is not None:
-            carrier.is_blocked = False
+            if carrier.is_abandoned:
+                return False
             if self._running == self._max_workers:
                 self._returning.append(carrier)
                 return True
+            carrier.is_blocked = False
             self._running += 1
         self._blocked -= 1
         return False
+
+    def _give_up(self, carrier: _Carrier) -> list[_Carrier]:
+        """A job is abandoned."""
+        if carrier.is_abandoned:
+            return []
+        called = self._let_go(carrier)
+        if carrier in self._returning:
+            self._returning.remove(carrier)
+            carrier.gate.release()
+        carrier.is_abandoned = True
+        self._abandoned += 1
+        self._left.notify_all()
+        return called
+
+    def _resume(self, carrier: _Carrier) -> bool:
+        """An abandoned job has ended after all; return whether its thread has got a free slot."""
+        carrier.is_abandoned = carrier.is_blocked = False
+        self._abandoned -= 1
+        self._blocked -= 1
+        if self._running == self._max_workers:
+            return False
+        self._running += 1
+        return True
 
     def _break_promise(self, carrier: _Carrier) -> None:
         if carrier.promises:
@@ -322,18 +350,17 @@ class PoolExecutor(Executor):
         """Run jobs on this thread until there is none for it; return whether it is to park then."""
         self._local.carrier, carrier.caller, lock = carrier, None, self._lock
         with lock:
-            job = self._first(carrier)
+            job = carrier.job = self._first(carrier)
         while job is not None:
-            carrier.job = job
             try:
                 job()
             except BaseException:  # noqa: BLE001 - no job may take a slot with it
                 logger.exception("a job of the executor raised, which it must not")
-            job, carrier.job = None, _nothing  # before the lock is taken, as what ends with a job may call us
+            job = carrier.job = None  # before the lock is taken, as what ends with a job may call us
             if self._lock is not lock:  # the job has forked, and this is the child
                 return False
             with lock:
-                job = self._next(carrier)
+                job = carrier.job = self._next(carrier)
                 called = self._call() if job is None and self._queue else []
             if called:
                 self._start(called)
@@ -357,8 +384,9 @@ class PoolExecutor(Executor):
     def _next(self, carrier: _Carrier) -> Callable[[], None] | None:
         """A job has ended; return the next one for the same thread and slot, if there is one; the lock is held."""
         self._break_promise(carrier)
-        if carrier.is_abandoned:
-            return self._next_of_abandoned(carrier)
+        if carrier.is_abandoned and not self._resume(carrier):
+            self._leave(carrier)
+            return None
         is_spare = carrier.is_ours and self._lends and self._ours > self._blocked
         if self._queue and not self._returning and not is_spare:
             return self._queue.popleft()
@@ -366,20 +394,9 @@ class PoolExecutor(Executor):
         self._leave(carrier)
         return None
 
-    def _next_of_abandoned(self, carrier: _Carrier) -> Callable[[], None] | None:
-        """An abandoned job has ended after all: its thread goes on only where a slot is free; the lock is held."""
-        carrier.is_abandoned = carrier.is_blocked = False
-        self._abandoned -= 1
-        self._blocked -= 1
-        if self._queue and not self._returning and self._running < self._max_workers:
-            self._running += 1
-            return self._queue.popleft()
-        self._leave(carrier)
-        return None
-
     def _leave(self, carrier: _Carrier) -> None:
         """A carrier stops working: it parks, with as many others as there are slots, or ends; the lock is held."""
-        self._at_work.discard(carrier)
+        self._at_work.remove(carrier)
         if carrier.is_ours:
             self._ours -= 1
             if not self._is_closed and len(self._parked) < self._max_workers:
@@ -389,10 +406,6 @@ class PoolExecutor(Executor):
             self._theirs -= 1
         if self._is_closed:
             self._left.notify_all()
-
-
-def _nothing() -> None:
-    """Be no job at all."""
 
 
 def _live(carrier: _Carrier) -> None:

@@ -62,7 +62,7 @@ CLAIM_RUN = (
 HALT_RUN = (
     update(runs)
     .where(runs.c.id == bindparam("of_id"), is_one_of(runs.c.status, "queued", "running", "waiting", "paused", "failed"))
-    .values(_new("status", "reason", "finished_at"))
+    .values(_new("status", "reason", "finished_at", "crashes"))
 )
 CANCEL_TASKS = (
     update(tasks)

@@ -214,7 +214,8 @@ class Store:
         """
         head = self.open_context(tx, run["context_id"], now=now)
         claimed = self._run(
-            tx, sql.CLAIM_RUN, of_id=run["id"], by_owner=owner, to_crashes=self.crashes(run, head.version),
+            tx, sql.CLAIM_RUN, of_id=run["id"], by_owner=owner,
+            to_crashes=self.crashes(run, head.version) if run["status"] == RunStatus.RUNNING else 0,
             to_progress=head.version, to_seq=seq_reserved,
         )  # fmt: skip
         return self._shut_out(tx, run, now=now) if claimed.rowcount else None
@@ -227,12 +228,24 @@ class Store:
             run: its row.
             version: where its context stands.
         """
-        if RunStatus(run["status"]) is not RunStatus.RUNNING:
+        if run["status"] == RunStatus.PAUSED:
+            return int(run["crashes"])  # not 0 if that is why it is paused
+        if run["status"] != RunStatus.RUNNING:
             return 0  # nothing of it ran
         return run["crashes"] + 1 if run["progress_version"] == version else 1
 
-    def halt_run(self, tx: Transaction, run: Row, status: RunStatus, reason: str, *, now: datetime) -> bool:
+    def halt_run(  # noqa: PLR0913 - how a run stands, and why
+        self, tx: Transaction, run: Row, status: RunStatus, reason: str, *, now: datetime, crashes: int = 0
+    ) -> bool:
         """Let a run that nobody works on stand in *status*, paused or cancelled; its attempts are lost.
+
+        Args:
+            tx: the transaction.
+            run: its row, as read in this transaction.
+            status: paused or cancelled.
+            reason: why it stands there.
+            now: the current time.
+            crashes: how often in a row it has brought down its process, if that is why.
 
         Returns:
             Whether it does: one that is completed or cancelled cannot be halted.
@@ -240,7 +253,7 @@ class Store:
         cancels = status is RunStatus.CANCELLED
         halted = self._run(
             tx, sql.HALT_RUN, of_id=run["id"], to_status=status.value, to_reason=reason,
-            to_finished_at=to_text(now) if cancels else None,
+            to_finished_at=to_text(now) if cancels else None, to_crashes=crashes,
         )  # fmt: skip
         if not halted.rowcount:
             return False

@@ -217,8 +217,8 @@ def play(example: str, folder: Path, arm: Callable[[], None], *, mutant: str) ->
         os.dup2(os.open("errors", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
         sys.argv, sys.stdout = [str(EXAMPLES / example), *ARGUMENTS.get(example, [])], Printed()
         sys.path.insert(0, str(EXAMPLES))
-        sleep = time.sleep
-        time.sleep = lambda seconds: sleep(min(seconds, LONGEST_SLEEP))
+        pause = threading.Event()
+        time.sleep = lambda seconds: pause.wait(min(seconds, LONGEST_SLEEP))
         library = {**sysconfig.get_paths(), "stdlib": str(Path(json.__file__).parent)}  # a small one
         sysconfig.get_paths = lambda: library
         tell_tasks_apart()

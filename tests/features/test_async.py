@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,16 +19,12 @@ from liteflow import (
     NextTask,
     NotATaskError,
     RetryPolicy,
-    RunPausedError,
     TaskFailedError,
     TaskOutput,
     TaskTimeoutError,
 )
 from tests.features.records import rows
-from tests.features.waiting import SECONDS, Helper, passes, until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+from tests.features.waiting import SECONDS, passes
 
 CALLER: ContextVar[str] = ContextVar("CALLER", default="nobody")
 AT_ONCE = RetryPolicy(max_attempts=3, initial_interval=0)
@@ -221,16 +217,13 @@ def test_a_plain_task_that_returns_a_coroutine_is_told_to_be_async_and_nothing_i
     async def body():
         return 1
 
-    async def main():
-        return await asyncio.gather(flow.arun("future"), return_exceptions=True)
-
     flow.add_task("wrong", lambda ctx: body())
-    flow.add_task("future", lambda ctx: asyncio.get_event_loop_policy().new_event_loop)
 
     with pytest.raises(
         TaskFailedError, match="returned a coroutine that nobody awaits; write `async def` for the task"
     ) as failed:
         flow.run("wrong")
+    gc.collect()  # or the warning that it was never awaited, an error here, might come too late
 
     assert isinstance(failed.value.__cause__, AwaitNeededError)
 
@@ -333,21 +326,18 @@ def test_an_async_task_that_takes_too_long_is_cancelled_and_tried_again(flow: Fl
 
 @pytest.mark.parametrize("way", ["run", "arun"])
 def test_async_tasks_that_change_the_same_key_lose_no_update(flow: Flow, store: str, way: str):
+    together = asyncio.Barrier(8)
     flow.context.set("n", 0)
     flow.add_task("fan", lambda ctx: TaskOutput(0, [NextTask("add", spawn_another=True) for _ in range(8)]))
-    readers = []
 
     @flow.task("add")
     async def add(ctx: Context):
         n = await ctx.aget("n")
-        readers.append(n)
-        while ctx.attempt == 1 and len(readers) < 8:
-            await asyncio.sleep(0)
+        if ctx.attempt == 1:
+            await together.wait()
         ctx.set("n", n + 1)
 
     flow.run("fan") if way == "run" else asyncio.run(flow.arun("fan"))
 
     assert flow.context.get("n") == 8
-    assert readers[:8] == [0] * 8
-    assert rows(store, "SELECT max(attempts) > 1 FROM tasks") == [(1,)]
-    assert len(readers) <= 24  # linear in 8
+    assert rows(store, "SELECT sum(attempts) BETWEEN 15 AND 24 FROM tasks WHERE task_id = 'add'") == [(1,)]  # linear in 8
