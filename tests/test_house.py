@@ -120,7 +120,7 @@ def test_no_test_sleeps():
         for path in _python_files("tests")
         if _name(path) != THIS
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        if re.search(r"\bsleep\(|\bimport\b.*\bsleep\b", line)
+        if re.search(r"\bsleep\((?!0\))|\bimport\b.*\bsleep\b", line)  # asyncio.sleep(0) lets others go first, and takes no time
     ]
 
     assert sleeping == []

@@ -90,7 +90,7 @@ def test_a_stand_in_hands_the_work_back_to_the_users_pool_when_nobody_waits_any_
     def stand_in() -> None:
         note()
         event.set()
-        until(lambda: executor._blocked == 0 and executor._theirs == 0)
+        until(lambda: executor._blocked == 0 and len(executor._at_work) == 1)
         executor.submit(lambda: (note(), over.set()), next_here=True)
 
     with ThreadPoolExecutor(2, thread_name_prefix="users") as users:

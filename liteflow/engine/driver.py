@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from liteflow.bell import Bell
 from liteflow.engine.attempt import FLUSH_SECONDS, Attempt
@@ -43,16 +43,16 @@ WAITED_FOR = (Broke, Checkpoint, Halt, Step)  # events whose commit somebody wai
 _thread = threading.local()  # is_ending: the job of this thread ends once its event is posted
 
 
-class Surroundings:
+class Surroundings(NamedTuple):
     """What a run takes over from the code that began it.
 
-    Args:
+    Attributes:
         variables: the context variables that its tasks see.
         loop: where its ``async`` tasks run.
     """
 
-    def __init__(self, variables: Variables, loop: Loop) -> None:
-        self.variables, self.loop = variables, loop
+    variables: Variables
+    loop: Loop
 
 
 class RunDriver:

@@ -53,7 +53,7 @@ class Journal:
             })  # fmt: skip
 
     def wrote(self, attempt: Attempt, status: str, first_version: int | None = None, count: int | None = None) -> None:
-        """Record the writes, the first *count*, that are not recorded yet: as open, lost, or committed from *first_version* on."""
+        """Record the first *count* writes, as far as they are not yet: as open, lost, or committed from *first_version* on."""
         start = attempt.recorded_writes
         unrecorded = attempt.writes[start:count]
         attempt.recorded_writes += len(unrecorded)

@@ -86,7 +86,7 @@ class Scribe:
         for chunk in chunks:
             if (chunk.number, chunk.attempt) in committed and chunk.number in self.attempts:  # by a checkpoint
                 self.attempts[chunk.number].kept_seq = chunk.seq
-        self._record_open(journal, {chunk.number for chunk in chunks})
+        self._record_open(journal, {chunk.number for chunk in chunks}, committed)
         journal.chunks(chunks, committed, lost)
         self._stands(journal)
         if self._values.version != before:
@@ -270,13 +270,16 @@ class Scribe:
             status = RunStatus.WAITING if self.is_waiting else RunStatus.RUNNING
             journal.run_stands(status, waits_for(self._state.live.values()) if self.is_waiting else None)
 
-    def _record_open(self, journal: Journal, spoke: set[int]) -> None:
-        """Record what running attempts have written so far, and that those which spoke or take their time run."""
+    def _record_open(self, journal: Journal, spoke: set[int], committed: set[tuple[int, int]]) -> None:
+        """Record what running attempts have written so far, and that those which spoke or take their time run.
+
+        What an attempt has written after a checkpoint waits until that is committed.
+        """
         now = self._services.clock.now()
         for number, attempt in self.attempts.items():
             if not attempt.is_recorded and (number in spoke or attempt.is_slow(now) or attempt.unrecorded >= FLUSH_AT):
                 journal.begun(attempt)
-            if attempt.is_recorded:
+            if attempt.is_recorded and attempt.id not in committed:
                 journal.wrote(attempt, "open")
 
     # -- what others have written ----------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ class _Carrier:
         promises: whether its job has promised to end at once, so that it will take the next one.
         is_blocked: whether its job has no slot.
         is_abandoned: whether nobody waits for its job any more; it is blocked, too.
-        job: what it runs, if it does.
+        job: what it runs.
     """
 
     __slots__ = ("caller", "gate", "is_abandoned", "is_at_work", "is_blocked", "is_ours", "job", "promises")
@@ -89,14 +89,12 @@ class PoolExecutor(Executor):
         self._queue: deque[Callable[[], None]] = deque()
         self._returning: deque[_Carrier] = deque()  # they wait for a slot
         self._at_work: set[_Carrier] = set()
-        self._abandoned = 0  # of them
         self._parked: list[_Carrier] = []
         self._running = 0  # slots in use
         self._blocked = 0  # jobs without a slot, and threads of the user's pool that wait without being at a job
         self._promised = 0  # queued jobs for which a running job has promised its thread
         self._ours = 0  # own carriers that are not parked, those that are coming among them
         self._ours_coming = 0
-        self._theirs = 0  # carriers of the user's pool at work
         self._theirs_coming = 0
 
     def _begin_in_child(self) -> None:
@@ -171,8 +169,16 @@ class PoolExecutor(Executor):
 
     def abandon(self, job: Callable[[], None]) -> None:
         """Wait no longer for *job*; see `Executor.abandon`. Its thread, whose ever it is, stays taken while the job runs."""
+        called: list[_Carrier] = []
         with self._lock:
-            called = [new for carrier in self._at_work if carrier.job is job for new in self._give_up(carrier)]
+            for carrier in self._at_work:
+                if carrier.job is job:
+                    carrier.is_abandoned = True
+                    if carrier in self._returning:
+                        self._returning.remove(carrier)
+                        carrier.gate.release()
+                    called += self._let_go(carrier)
+            self._left.notify_all()
         try:
             self._start(called)
         except RuntimeError:
@@ -180,20 +186,15 @@ class PoolExecutor(Executor):
 
     def shutdown(self, wait: bool = False) -> None:  # noqa: FBT001, FBT002 - as in concurrent.futures
         """Drop the jobs that have not begun, and let our threads end; see `Executor.shutdown`."""
-        carrier = self._carrier
+        me = self._carrier
         with self._lock:
             self._is_closed = True
             dropped, self._queue = self._queue, deque()
             while self._parked:
                 self._wake()
             if wait:
-                self._left.wait_for(lambda: self._waited_for(carrier) == 0)
+                self._left.wait_for(lambda: not self._ours_coming and all(one is me or one.is_abandoned for one in self._at_work))
         dropped.clear()  # without the lock, as what ends with a job may call us
-
-    def _waited_for(self, caller: _Carrier | None) -> int:
-        """Return how many carriers `shutdown` still waits for; the lock is held."""
-        is_inside = caller is not None and not caller.is_abandoned
-        return self._ours + self._theirs - self._abandoned - is_inside
 
     # -- slots; all with the lock held -----------------------------------------------------------------------------
 
@@ -238,13 +239,13 @@ class PoolExecutor(Executor):
 
     def _let_go(self, carrier: _Carrier | None) -> list[_Carrier]:
         """A job begins to wait, or is abandoned; a thread without a job (None) has no slot to free."""
-        if carrier is not None and carrier.is_blocked:  # it has been abandoned this very moment, or was waiting
-            return []
-        self._blocked += 1
         if carrier is not None:
+            if carrier.is_blocked:
+                return []
             carrier.is_blocked = True
             self._break_promise(carrier)
             self._free_slot()
+        self._blocked += 1
         return self._call()
 
     def _come_back(self, carrier: _Carrier | None) -> bool:
@@ -259,29 +260,6 @@ class PoolExecutor(Executor):
             self._running += 1
         self._blocked -= 1
         return False
-
-    def _give_up(self, carrier: _Carrier) -> list[_Carrier]:
-        """A job is abandoned."""
-        if carrier.is_abandoned:
-            return []
-        called = self._let_go(carrier)
-        if carrier in self._returning:
-            self._returning.remove(carrier)
-            carrier.gate.release()
-        carrier.is_abandoned = True
-        self._abandoned += 1
-        self._left.notify_all()
-        return called
-
-    def _resume(self, carrier: _Carrier) -> bool:
-        """An abandoned job has ended after all; return whether its thread has got a free slot."""
-        carrier.is_abandoned = carrier.is_blocked = False
-        self._abandoned -= 1
-        self._blocked -= 1
-        if self._running == self._max_workers:
-            return False
-        self._running += 1
-        return True
 
     def _break_promise(self, carrier: _Carrier) -> None:
         if carrier.promises:
@@ -374,7 +352,6 @@ class PoolExecutor(Executor):
             self._ours_coming -= 1
         else:
             self._theirs_coming -= 1
-            self._theirs += 1
         if self._queue and self._running < self._max_workers:
             self._running += 1
             return self._queue.popleft()
@@ -382,15 +359,16 @@ class PoolExecutor(Executor):
         return None
 
     def _next(self, carrier: _Carrier) -> Callable[[], None] | None:
-        """A job has ended; return the next one for the same thread and slot, if there is one; the lock is held."""
+        """A job has ended; return the next one for the same thread and slot, if there are all three; the lock is held."""
         self._break_promise(carrier)
-        if carrier.is_abandoned and not self._resume(carrier):
-            self._leave(carrier)
-            return None
         is_spare = carrier.is_ours and self._lends and self._ours > self._blocked
-        if self._queue and not self._returning and not is_spare:
+        if carrier.is_abandoned:
+            carrier.is_abandoned = carrier.is_blocked = False
+            self._blocked -= 1
+        elif self._queue and not self._returning and not is_spare:
             return self._queue.popleft()
-        self._free_slot()
+        else:
+            self._free_slot()
         self._leave(carrier)
         return None
 
@@ -402,8 +380,6 @@ class PoolExecutor(Executor):
             if not self._is_closed and len(self._parked) < self._max_workers:
                 carrier.is_at_work = False
                 self._parked.append(carrier)
-        else:
-            self._theirs -= 1
         if self._is_closed:
             self._left.notify_all()
 

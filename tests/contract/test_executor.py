@@ -342,7 +342,7 @@ def test_no_thread_wakes_while_there_is_nothing_to_do(executor: Executor):
     chain(executor, 10)
     with occupied(executor, executor.max_workers):
         pass
-    until(lambda: executor._ours + executor._theirs == 0)
+    until(lambda: not executor._at_work)
     threading.Event().wait(QUIET / 3)
 
     before = switches()

@@ -152,6 +152,19 @@ def test_a_result_that_does_not_come_in_time_or_not_at_all_is_told_alike(flow: F
 # ---------------------------------------------------------------- a caller that goes away
 
 
+class Hung:
+    """An async task whose first attempt does not end by itself."""
+
+    def __init__(self) -> None:
+        self.began = threading.Event()
+
+    async def __call__(self, ctx: Context):
+        if ctx.attempt == 1:
+            asyncio.get_running_loop().call_soon(self.began.set)
+            await asyncio.Event().wait()
+        return ctx.attempt
+
+
 def test_a_cancelled_arun_leaves_its_run_paused_to_be_resumed(flow: Flow):
     flow.add_task("hung", hung := Hung())
 

@@ -97,7 +97,7 @@ def test_what_had_completed_is_kept_and_what_was_at_work_takes_no_effect(flow: F
 CALLS = [
     lambda ctx: ctx.get("first"), lambda ctx: ctx.get("a", None), lambda ctx: "a" in ctx, lambda ctx: ctx.keys(),
     lambda ctx: ctx.to_dict(), lambda ctx: ctx.set("a", 1), lambda ctx: ctx.update("a", str, None), lambda ctx: ctx.checkpoint(),
-    lambda ctx: ctx.delete("early"), lambda ctx: ctx.stream("late"), lambda ctx: ctx.step("late", lambda: 1),
+    lambda ctx: ctx.delete("early"), lambda ctx: ctx.stream("late"), lambda ctx: ctx.step("late", lambda: 1 / 0),
     lambda ctx: ctx.gather("first"), lambda ctx: ctx.from_dict({"a": 1}),
 ]  # fmt: skip
 
@@ -228,9 +228,13 @@ def test_a_run_that_is_cancelled_while_a_task_of_it_fails_stands_cancelled(flow:
     until(lambda: rows(store, "SELECT 1 FROM attempts WHERE status = 'failed'"))
     assert run.status == "running"  # until what runs has ended
 
+    waiter = Helper(run.result)
+
     run.cancel()
     slow.let_end()
 
+    with pytest.raises(RunCancelledError):
+        waiter.result()
     assert refused(run) == "it was cancelled"
     assert (run.status, run.reason) == ("cancelled", "it was cancelled")
     assert [record.status for record in run.tasks()] == ["completed", "cancelled", "cancelled"]
