@@ -48,8 +48,8 @@ class _Carrier:
 
     def __init__(self, caller: PoolExecutor, *, is_ours: bool) -> None:
         self.caller: PoolExecutor | None = caller
-        self.is_ours, self.is_at_work, self.promises, self.is_blocked = is_ours, False, False, False
-        self.is_abandoned = False
+        self.is_ours = is_ours
+        self.is_at_work = self.promises = self.is_blocked = self.is_abandoned = False
         self.job: Callable[[], None] | None = None
         self.gate = threading.Lock()
         self.gate.acquire()
@@ -77,8 +77,7 @@ class PoolExecutor(Executor):
             raise LiteFlowError(f"max_workers is {max_workers}, which runs nothing; give at least 1")
         self._pool, self._lends = pool, pool is not None
         self._max_workers = pool._max_workers if pool else max_workers  # noqa: SLF001 - there is no public way to ask
-        self._is_closed = False
-        self._names = itertools.count(1)
+        self._is_closed, self._names = False, itertools.count(1)
         self._begin()
         _executors.add(self)
 
@@ -94,8 +93,7 @@ class PoolExecutor(Executor):
         self._blocked = 0  # jobs without a slot, and threads of the user's pool that wait without being at a job
         self._promised = 0  # queued jobs for which a running job has promised its thread
         self._ours = 0  # own carriers that are not parked, those that are coming among them
-        self._ours_coming = 0
-        self._theirs_coming = 0
+        self._ours_coming = self._theirs_coming = 0
 
     def _begin_in_child(self) -> None:
         """Begin anew after a fork: no thread is left, the lock may be held for ever, and the jobs are the parent's."""
@@ -359,7 +357,7 @@ class PoolExecutor(Executor):
         return None
 
     def _next(self, carrier: _Carrier) -> Callable[[], None] | None:
-        """A job has ended; return the next one for the same thread and slot, if there are all three; the lock is held."""
+        """A job has ended; return the next one for the same thread and slot, if it is to take one; the lock is held."""
         self._break_promise(carrier)
         is_spare = carrier.is_ours and self._lends and self._ours > self._blocked
         if carrier.is_abandoned:

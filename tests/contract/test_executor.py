@@ -6,7 +6,7 @@ import re
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -83,22 +83,34 @@ class Crowd:
             self.now -= 1
 
 
+class Stuck:
+    """A job that goes on until it is let go, and that then does whatever may need a slot."""
+
+    def __init__(self, executor: Executor, way: str = "runs") -> None:
+        self.begun, self.go_on, self.ended = (threading.Event() for _ in range(3))
+        self.executor, self.way = executor, way
+        executor.submit(self)
+
+    def __call__(self) -> None:
+        if self.way == "promises":
+            self.executor.submit(lambda: None, next_here=True)
+        with self.executor.blocked() if self.way == "waits" else nullcontext():
+            self.begun.set()
+            passes(self.go_on)
+        self.ended.set()
+
+
 @contextmanager
-def occupied(executor: Executor, slots: int) -> Iterator[Callable[[], None]]:
-    """Have jobs hold *slots* slots until the block ends, or until the call it gives."""
-    begun, go_on = threading.Barrier(slots + 1), threading.Event()
-
-    def hold() -> None:
-        begun.wait(SECONDS)
-        passes(go_on)
-
-    for _ in range(slots):
-        executor.submit(hold)
-    begun.wait(SECONDS)
+def occupied(executor: Executor, slots: int, way: str = "runs") -> Iterator[list[Stuck]]:
+    """Have jobs hold *slots* slots until the block ends, or until they are let go."""
+    jobs = [Stuck(executor, way) for _ in range(slots)]
     try:
-        yield go_on.set
+        for job in jobs:
+            passes(job.begun)
+        yield jobs
     finally:
-        go_on.set()
+        for job in jobs:
+            job.go_on.set()
 
 
 def drained(executor: Executor) -> None:
@@ -206,26 +218,16 @@ def test_fifty_jobs_that_each_wait_for_the_next_come_to_an_end(executor: Executo
 
 def test_who_comes_back_waits_for_a_slot_and_goes_before_jobs_that_have_not_begun(executor: Executor):
     order: list[str] = []
-    waiting, event = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        with executor.blocked():
-            waiting.set()
-            passes(event)
-        order.append("back")
-
-    executor.submit(wait)
-    passes(waiting)
-    with occupied(executor, executor.max_workers - 1), occupied(executor, 1) as let_go:
+    with occupied(executor, 1, "waits") as [back], occupied(executor, executor.max_workers) as [other, *_]:
         for _ in range(5):
-            executor.submit(lambda: order.append("new"))
-        event.set()
+            executor.submit(lambda: order.append("back" if back.ended.is_set() else "new"))
+        back.go_on.set()
         until(lambda: len(executor._returning) == 1)
-        assert order == []
-        let_go()
+        assert not back.ended.is_set() and order == []
+        other.go_on.set()
         drained(executor)
 
-    assert order == ["back"] + 5 * ["new"]
+    assert order == 5 * ["back"]
 
 
 def test_a_wait_within_a_wait_and_a_wait_outside_a_job_free_no_further_slot(executor: Executor):

@@ -382,3 +382,18 @@ def test_a_run_that_waits_survives_the_closing_of_its_flow(store: str, when: str
 
         assert run.result(20) == {"ship": [when]}
         assert found == [[when]]
+
+
+def test_a_key_that_was_written_and_deleted_counts_in_the_next_process_too(store: str):
+    with Flow(store=store) as first:
+        add_ask(first, "a", "b")
+        run = waiting(first, "r")
+        run.context.set("a", 1)
+        run.context.delete("a")
+
+    with Flow(store=store) as second:
+        add_ask(second, "a", "b")
+        run = second.resume("r")
+        run.context.set("b", 2)
+
+        assert run.result(20) == {"ship": ["deleted", 2]}
