@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,27 +18,14 @@ import pytest
 import liteflow.executor
 from liteflow.errors import LiteFlowError
 from liteflow.executor import PoolExecutor
+from tests.contract.test_executor import QUIET, SECONDS, Stuck, occupied, passes, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SECONDS = 20  # a wait this long has failed
 ROOT = Path(__file__).resolve().parents[1]
 
 each_case = pytest.mark.parametrize("case", ["own 1", "own 4", "users 1", "users 4"])
-
-
-def passes(event: threading.Event) -> None:
-    assert event.wait(SECONDS)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what only the inside of an executor tells."""
-    beat, left = threading.Event(), SECONDS * 1_000
-    while not condition():
-        left -= 1
-        assert left, "it did not happen"
-        beat.wait(0.001)
 
 
 @pytest.fixture
@@ -230,10 +218,8 @@ def test_the_executor_for_ray_says_that_it_is_still_to_come():
 
 def hold_all(executor: PoolExecutor) -> None:
     """Have all workers at work side by side, once, and then parked."""
-    meeting = threading.Barrier(executor.max_workers + 1)
-    for _ in range(executor.max_workers):
-        executor.submit(lambda: meeting.wait(SECONDS))
-    meeting.wait(SECONDS)
+    with occupied(executor, executor.max_workers):
+        pass
     until(lambda: executor._ours == 0)
 
 
@@ -299,6 +285,28 @@ def test_an_executor_that_was_forgotten_lets_its_threads_end_and_does_what_it_to
     for thread in threads:
         thread.join(SECONDS)
         assert not thread.is_alive()
+
+
+def switches() -> dict[str, list[str]]:
+    """Return how often each thread of this process has gone to sleep."""
+    others = (task for task in Path("/proc/self/task").iterdir() if task.name != str(threading.get_native_id()))
+    return {task.name: re.findall(r"^voluntary.*", (task / "status").read_text(), re.MULTILINE) for task in others}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux counts for each thread")
+@each_case
+def test_no_thread_wakes_while_there_is_nothing_to_do(case: str):
+    kind, workers = case.split()
+    executor = PoolExecutor(ThreadPoolExecutor(int(workers)) if kind == "users" else None, max_workers=int(workers))
+    with occupied(executor, executor.max_workers):
+        pass
+    until(lambda: not executor._at_work)
+    threading.Event().wait(QUIET / 3)
+
+    before = switches()
+    threading.Event().wait(QUIET)
+
+    assert switches() == before
 
 
 SCRIPT = """

@@ -208,10 +208,12 @@ class Attempt:
 
     def history(self, key: str) -> list[Version]:
         """Return the committed writes of a key."""
+        self.check()
         return self._host.reading.history(key)
 
     def at(self, version: int) -> dict[str, str]:
         """Return the text of every key as of a version."""
+        self.check()
         return self._host.reading.at(version)
 
     # -- what others have put out ----------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ class FakeClock:
         self._now = start
         self._monotonic = 0.0
         self._lock = threading.Lock()
+        self._advances = 0
+        self._looked = threading.local()  # how often it had been advanced when this thread last looked
         self._waiting: list[threading.Condition] = []
 
     def now(self) -> datetime:
@@ -27,11 +29,14 @@ class FakeClock:
     def monotonic(self) -> float:
         """Return the seconds by which it was advanced so far."""
         with self._lock:
+            self._looked.at = self._advances
             return self._monotonic
 
     def wait(self, condition: threading.Condition, seconds: float | None) -> None:  # noqa: ARG002 - its own time passes by `advance` only
-        """Wait on a condition that is held, until it is notified or this clock is advanced."""
+        """Wait on a condition that is held, until it is notified or this clock is advanced; since the last look at it counts."""
         with self._lock:
+            if getattr(self._looked, "at", self._advances) != self._advances:
+                return
             self._waiting.append(condition)
         condition.wait()
 
@@ -41,6 +46,7 @@ class FakeClock:
         with self._lock:
             self._now += span
             self._monotonic += span.total_seconds()
+            self._advances += 1
             waiting, self._waiting = self._waiting, []
         for condition in waiting:
             with condition:

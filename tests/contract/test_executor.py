@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -84,7 +81,7 @@ class Crowd:
 
 
 class Stuck:
-    """A job that goes on until it is let go, and that then does whatever may need a slot."""
+    """A job that goes on until it is let go."""
 
     def __init__(self, executor: Executor, way: str = "runs") -> None:
         self.begun, self.go_on, self.ended = (threading.Event() for _ in range(3))
@@ -93,10 +90,13 @@ class Stuck:
 
     def __call__(self) -> None:
         if self.way == "promises":
-            self.executor.submit(lambda: None, next_here=True)
+            self.executor.submit(int, next_here=True)
         with self.executor.blocked() if self.way == "waits" else nullcontext():
             self.begun.set()
             passes(self.go_on)
+        if self.way == "goes on":
+            with self.executor.blocked():
+                self.executor.submit(int, next_here=True)
         self.ended.set()
 
 
@@ -181,20 +181,10 @@ def test_a_job_that_raises_is_told_and_takes_no_slot_with_it(executor: Executor,
 
 
 def test_a_job_that_waits_leaves_its_slot_to_others(executor: Executor):
-    crowd, event, done = threading.Barrier(executor.max_workers), threading.Event(), threading.Semaphore(0)
+    with occupied(executor, 3 * executor.max_workers, "waits") as waiting, occupied(executor, executor.max_workers):
+        pass
 
-    def wait() -> None:
-        with executor.blocked():
-            passes(event)
-        done.release()
-
-    for _ in range(3 * executor.max_workers):
-        executor.submit(wait)
-    for _ in range(executor.max_workers):
-        executor.submit(lambda: crowd.wait(SECONDS))  # all slots are needed for one of these to pass
-    executor.submit(event.set)
-
-    assert all(done.acquire(timeout=SECONDS) for _ in range(3 * executor.max_workers))
+    assert all(job.ended.wait(SECONDS) for job in waiting)
 
 
 def test_fifty_jobs_that_each_wait_for_the_next_come_to_an_end(executor: Executor):
@@ -223,7 +213,7 @@ def test_who_comes_back_waits_for_a_slot_and_goes_before_jobs_that_have_not_begu
             executor.submit(lambda: order.append("back" if back.ended.is_set() else "new"))
         back.go_on.set()
         until(lambda: len(executor._returning) == 1)
-        assert not back.ended.is_set() and order == []
+        assert order == []
         other.go_on.set()
         drained(executor)
 
@@ -330,27 +320,60 @@ def test_the_promise_means_nothing_outside_a_job(executor: Executor):
     passes(done)
 
 
-# ---------------------------------------------------------------- idle, and the end
+# ---------------------------------------------------------------- jobs that are abandoned
 
 
-def switches() -> dict[str, list[str]]:
-    """Return how often each thread of this process has gone to sleep."""
-    others = (task for task in Path("/proc/self/task").iterdir() if task.name != str(threading.get_native_id()))
-    return {task.name: re.findall(r"^voluntary.*", (task / "status").read_text(), re.MULTILINE) for task in others}
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux counts for each thread")
-def test_no_thread_wakes_while_there_is_nothing_to_do(executor: Executor):
-    chain(executor, 10)
-    with occupied(executor, executor.max_workers):
-        pass
+@pytest.mark.parametrize("way", ["runs", "waits", "promises", "goes on"])
+def test_an_abandoned_job_leaves_its_slot_for_good_whatever_it_goes_on_to_do(executor: Executor, way: str):
+    slots = executor.max_workers
+    with occupied(executor, slots, way) as abandoned:
+        for job in 2 * abandoned:
+            executor.abandon(job)
+        with occupied(executor, slots):  # so all are free
+            executor.submit(int)
+            for job in abandoned:
+                job.go_on.set()
+                passes(job.ended)
+            until(lambda: executor._blocked == 0)
+            assert (executor._running, len(executor._queue)) == (slots, 1 + slots * (way == "goes on"))
     until(lambda: not executor._at_work)
-    threading.Event().wait(QUIET / 3)
+    assert (executor._running, executor._promised, len(executor._queue)) == (0, 0, 0)
 
-    before = switches()
-    threading.Event().wait(QUIET)
 
-    assert switches() == before
+def test_an_abandoned_job_that_is_back_from_waiting_waits_for_no_slot(executor: Executor):
+    with occupied(executor, 1, "waits") as [job], occupied(executor, executor.max_workers):
+        job.go_on.set()
+        until(lambda: len(executor._returning) == 1)
+        executor.abandon(job)
+        passes(job.ended)
+
+
+def test_to_abandon_a_job_that_does_not_run_changes_nothing(executor: Executor):
+    with occupied(executor, 1) as [ended]:
+        pass
+    with occupied(executor, executor.max_workers):  # one of them on the same thread, maybe
+        later = Stuck(executor)
+        for job in (ended, later):
+            executor.abandon(job)
+        assert (executor._running, len(executor._queue)) == (executor.max_workers, 1)
+    later.go_on.set()
+    passes(later.ended)
+
+
+@pytest.mark.parametrize("way", ["runs", "waits", "promises"])
+def test_shutdown_does_not_wait_for_jobs_that_are_abandoned(executor: Executor, way: str):
+    with occupied(executor, executor.max_workers, way) as jobs:
+        shutdown = threading.Thread(target=executor.shutdown, args=[True])
+        shutdown.start()
+        until(lambda: executor._is_closed)
+        for job in jobs:
+            assert shutdown.is_alive()
+            executor.abandon(job)
+        shutdown.join(SECONDS)
+        assert not shutdown.is_alive()
+
+
+# ---------------------------------------------------------------- the end
 
 
 def test_shutdown_drops_the_jobs_that_have_not_begun_and_lets_the_others_end(executor: Executor):
