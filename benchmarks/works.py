@@ -23,11 +23,15 @@ Result = dict[str, float]
 def chain(flow: Flow, size: int) -> Result:
     """One task after the other; each does nothing but dispatch the next."""
 
+    last = 10
+
     @flow.task("link")
     def link(ctx: Context, inputs: int) -> TaskOutput:
-        return TaskOutput(inputs, [NextTask("link", inputs + 1)] if inputs < size else [])
+        return TaskOutput(inputs, [NextTask("link", inputs + 1)] if inputs < last else [])
 
     flow.task("start")(lambda ctx: TaskOutput(0, [NextTask("link", 1)]))
+    flow.run("start")  # what is imported and worked out once is not measured
+    last = size
     return {"us": _seconds(lambda: flow.run("start")) / size * 1e6}
 
 

@@ -7,8 +7,9 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from liteflow.store.database import Database
 
 Action = TypeVar("Action", bound="Callable[..., Any]")
+PROCESS_POOLS = {"concurrent.futures.process.ProcessPoolExecutor", "multiprocessing.pool.Pool"}
 DEFAULT_STORE = "sqlite:///liteflow.db"
 
 
@@ -169,12 +171,19 @@ class Flow:
         self, task_id: str, inputs: Mapping[str, Any] | None, run_id: str | None, context: Context
     ) -> AsyncIterator[Run]:
         """Begin a run beside the event loop; leave it paused if the caller is cancelled."""
-        loop = Loop(asyncio.get_running_loop())
-        begin = asyncio.ensure_future(asyncio.to_thread(self._begin, task_id, inputs, run_id, context, loop))
+        begin: Future[Run] = Future()  # not of the loop: it comes to its end when that runs no more
+        loop, variables = asyncio.get_running_loop(), copy_context()
+
+        def start() -> None:
+            try:
+                begin.set_result(variables.run(self._begin, task_id, inputs, run_id, context, Loop(loop)))
+            except BaseException as error:  # noqa: BLE001 - handed over
+                begin.set_exception(error)
+
+        loop.run_in_executor(None, start)
         try:
-            run = await asyncio.shield(begin)
-            yield run
-        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
+            yield await asyncio.shield(asyncio.wrap_future(begin))
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             begin.add_done_callback(_interrupt)
             raise
 
@@ -335,7 +344,7 @@ def _tell(line: str) -> None:
             print(line, file=sys.stderr, flush=True)  # noqa: T201 - the contract: a script says how to go on
 
 
-def _interrupt(begin: asyncio.Future[Run]) -> None:
+def _interrupt(begin: Future[Run]) -> None:
     """Leave a run paused whose caller was cancelled; it may have been cancelled before the run began."""
     if not begin.cancelled() and begin.exception() is None:
         run = begin.result()
@@ -350,7 +359,8 @@ def _executor(executor: object) -> tuple[Executor, bool]:
         return PoolExecutor(executor), True
     if not isinstance(executor, Executor):
         what = type(executor).__qualname__
-        if type(executor).__module__.partition(".")[0] == "multiprocessing" or "ProcessPool" in what:
+        kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(executor).__mro__}
+        if kinds & PROCESS_POOLS and "multiprocessing.pool.ThreadPool" not in kinds:
             cure = (
                 "its processes cannot reach the run; for tasks on other processes give RayExecutor(), "
                 "for CPU work beside threads call the process pool from within a task"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Protocol
@@ -169,43 +170,37 @@ class Reading:
     # -- many values -----------------------------------------------------------------------------------------------
 
     def gather(self, attempt: Attempt, task_id: str) -> list[tuple[str, str]]:
-        """Return keys and outputs of all instances of a task but the caller's own, by number, once they are there."""
+        """Return keys and outputs of all instances of a task but the caller's own, in dispatch order, once they are there."""
         deadline = Deadline(None, self._services.clock)
-        while isinstance(found := self._look_for_all(attempt, task_id), Waiter):
-            self._wait(attempt, found, deadline)
-        return self._outputs(found)
+        while (waiter := self._wait_for_all(attempt, task_id)) is not None:
+            self._wait(attempt, waiter, deadline)
+        return self._outputs(attempt, task_id)
 
     async def agather(self, attempt: Attempt, task_id: str) -> list[tuple[str, str]]:
         """Return what `gather` does, waiting on the event loop."""
         deadline = Deadline(None, self._services.clock)
         await self._no_commit()
-        while isinstance(found := self._look_for_all(attempt, task_id), Waiter):
-            await self._hear(found, deadline)
-        return self._outputs(found)
+        while (waiter := self._wait_for_all(attempt, task_id)) is not None:
+            await self._hear(waiter, deadline)
+        return await asyncio.to_thread(self._outputs, attempt, task_id)
 
-    def _look_for_all(self, attempt: Attempt, task_id: str) -> list[str] | Waiter:
-        """Return the keys of all instances of a task, or whom to wait for before another look."""
+    def _wait_for_all(self, attempt: Attempt, task_id: str) -> Waiter | None:
+        """Return whom to wait for before another look, unless all instances of a task are done."""
         if task_id not in self._services.tasks:
             raise TaskNotFoundError(task_id, self._services.tasks)
         with self.lock:
             self.when_published(attempt)
-            state, own = self._state, attempt.dispatch.key
-            active = next((key for key in reversed(state.instances.get(task_id, {})) if key != own), None)
+            instances, own = self._state.instances.get(task_id, {}), attempt.dispatch.key
+            active = next((key for key in reversed(instances) if key != own), None)
             if active is not None and not self._over:  # the newest: once that is done, most others are
                 return self._begin_wait(active, attempt.dispatch.number)
             attempt.gathered.setdefault(task_id, self.values.version)
-            spawned = [f"{task_id}#{n}" for n in range(2, state.spawned.get(task_id, 1) + 1)]
-            return [key for key in [task_id] * (task_id in state.produced) + spawned if key != own]
+            return None
 
-    def _outputs(self, keys: list[str]) -> list[tuple[str, str]]:
-        with self.lock:
-            self.when_published(None)
-            texts = {key: value.text for key in keys if (value := self.values.committed(key)) is not None}
-        missing = [key for key in keys if key not in texts]
-        if missing:
-            with self._services.database.read() as tx:
-                texts |= {key: self._services.store.value(tx, self._host.context_id, key).text for key in missing}
-        return [(key, text) for key in keys if (text := texts[key]) is not None]
+    def _outputs(self, attempt: Attempt, task_id: str) -> list[tuple[str, str]]:
+        with self._services.database.read() as tx:
+            outputs = self._services.store.outputs_of_task(tx, self._host.run_id, self._host.context_id, task_id)
+        return [(key, text) for key, text in outputs if key != attempt.dispatch.key]
 
     def keys(self, attempt: Attempt | None) -> list[str]:
         """Return all keys of the context, and remember that *attempt* has seen them."""

@@ -61,7 +61,7 @@ class Scribe:
         self.ending: tuple[RunStatus, str | None] | None = None
         self.failure: TaskFailedError | None = None
         self._halt_reason: str | None = None
-        self.is_waiting = False  # by its row
+        self._waits_for: str | None = None  # by its row
 
     def write(self, events: Iterable[Event], tx: Transaction) -> Journal:
         """Return what is to be recorded of these events, in order."""
@@ -265,10 +265,16 @@ class Scribe:
         """Record how the run stands, if that changes: it is over, or waits, or waits no longer."""
         if self.ending is not None:
             journal.run_stands(*self.ending)
-        elif self._state.is_idle != self.is_waiting:
-            self.is_waiting = not self.is_waiting
-            status = RunStatus.WAITING if self.is_waiting else RunStatus.RUNNING
-            journal.run_stands(status, waits_for(self._state.live.values()) if self.is_waiting else None)
+            return
+        reason = waits_for(self._state.live.values()) if self._state.is_idle else None
+        if reason != self._waits_for:
+            self._waits_for = reason
+            journal.run_stands(RunStatus.RUNNING if reason is None else RunStatus.WAITING, reason)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the run's row says that it waits."""
+        return self._waits_for is not None
 
     def _record_open(self, journal: Journal, spoke: set[int], committed: set[tuple[int, int]]) -> None:
         """Record what running attempts have written so far, and that those which spoke or take their time run.

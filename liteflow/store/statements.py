@@ -155,6 +155,21 @@ _MEMBERS = and_(  # the dispatches right before the one that joins them
 OUTPUTS_OF_MEMBERS = _OUTPUT.where(_MEMBERS).order_by(tasks.c.number)
 MERGED_MEMBERS = select(tasks.c.merged_into).where(_MEMBERS, tasks.c.status == constant("merged"))
 OUTPUT = _OUTPUT.where(tasks.c.run_id == bindparam("run_id"), tasks.c.number == bindparam("number"))
+_last = (
+    select(tasks.c.key, func.max(tasks.c.number).label("number"))
+    .where(
+        tasks.c.run_id == bindparam("run_id"), tasks.c.task_id == bindparam("task_id"), tasks.c.status == constant("completed")
+    )
+    .group_by(tasks.c.key)
+    .subquery()
+)
+OUTPUTS_OF_TASK = (
+    select(tasks.c.key, writes.c.value)
+    .join(_last, tasks.c.number == _last.c.number)
+    .join(writes, and_(writes.c.context_id == bindparam("context_id"), writes.c.version == tasks.c.output_version))
+    .where(tasks.c.run_id == bindparam("run_id"))
+    .order_by(tasks.c.number)
+)
 NEW_STEP = _insert(steps, "run_id", "number", "name", "value", "attempt", "recorded_at")
 STEPS = select(steps.c.name, steps.c.value).where(steps.c.run_id == bindparam("run_id"), steps.c.number == bindparam("number"))
 _LIVE_KEYS = select(_live.c.key).where(_live.c.run_id == bindparam("run_id"), is_one_of(_live.c.status, *LIVE))

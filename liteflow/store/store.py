@@ -319,6 +319,11 @@ class Store:
             outputs.append((key, text))
         return outputs
 
+    def outputs_of_task(self, tx: Transaction, run_id: str, context_id: str, task_id: str) -> list[tuple[str, str]]:
+        """Return keys and last outputs of the instances of a task in a run, in the order of the dispatches that gave them."""
+        rows = self._run(tx, sql.OUTPUTS_OF_TASK, run_id=run_id, context_id=context_id, task_id=task_id).fetchall()
+        return [(row[0], row[1]) for row in rows]
+
     def steps(self, tx: Transaction, run_id: str, number: int) -> dict[str, str]:
         """Return the results of the steps that attempts of a dispatch have recorded, by name."""
         return dict(self._run(tx, sql.STEPS, run_id=run_id, number=number).fetchall())

@@ -26,7 +26,7 @@ ALL = {
     if isinstance(value, Select | Insert | Update | Delete) and not name.startswith(("_", "NEW_"))
 }
 LOADS = {  # read a whole context or run, once a process
-    "KEYS", "LIVE_TASKS", "PRODUCED", "SPAWNED", "LOST_ATTEMPTS", "FREE_TASKS", "CANCEL_TASKS",
+    "KEYS", "LIVE_TASKS", "PRODUCED", "SPAWNED", "LOST_ATTEMPTS", "FREE_TASKS", "CANCEL_TASKS", "OUTPUTS_OF_TASK",
 }  # fmt: skip
 SHOWS = {"RUNS", "RESULT", "TASKS", "HISTORY", "VALUES_AT", "STREAM", "FAILED_TASK"}  # what a person asks for, in full
 HOT = sorted(ALL.keys() - LOADS - SHOWS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
+import inspect
 import threading
 from contextvars import ContextVar
 
@@ -214,18 +214,24 @@ def test_in_a_thread_that_an_async_task_starts_they_are_allowed(flow: Flow):
 
 
 def test_a_plain_task_that_returns_a_coroutine_is_told_to_be_async_and_nothing_is_left_unawaited(flow: Flow):
+    closed = []
+
     async def body():
         return 1
 
-    flow.add_task("wrong", lambda ctx: body())
+    def wrong(ctx: Context):
+        closed.append(body())
+        return closed[0]
+
+    flow.add_task("wrong", wrong)
 
     with pytest.raises(
         TaskFailedError, match="returned a coroutine that nobody awaits; write `async def` for the task"
     ) as failed:
         flow.run("wrong")
-    gc.collect()  # or the warning that it was never awaited, an error here, might come too late
 
     assert isinstance(failed.value.__cause__, AwaitNeededError)
+    assert inspect.getcoroutinestate(closed[0]) == inspect.CORO_CLOSED  # or Python would warn that it was never awaited
 
 
 async def _async_generator(ctx: Context):
