@@ -18,7 +18,7 @@ import pytest
 import liteflow.executor
 from liteflow.errors import LiteFlowError
 from liteflow.executor import PoolExecutor
-from tests.contract.test_executor import QUIET, SECONDS, Stuck, occupied, passes, until
+from tests.contract.test_executor import QUIET, SECONDS, chain, occupied, passes, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,30 +65,34 @@ def test_shutdown_leaves_the_users_pool_running(users: ThreadPoolExecutor):
 
 def test_a_stand_in_hands_the_work_back_to_the_users_pool_when_nobody_waits_any_more():
     names: list[str] = []
-    waiting, event, over = threading.Event(), threading.Event(), threading.Event()
+    over = threading.Event()
 
     def note() -> None:
         names.append(threading.current_thread().name.rstrip("0123456789"))
 
-    def wait() -> None:
-        with executor.blocked():
-            waiting.set()
-            passes(event)
-
     def stand_in() -> None:
         note()
-        event.set()
+        waiting.go_on.set()
         until(lambda: executor._blocked == 0 and len(executor._at_work) == 1)
         executor.submit(lambda: (note(), over.set()), next_here=True)
 
     with ThreadPoolExecutor(2, thread_name_prefix="users") as users:
         executor = PoolExecutor(users)
-        executor.submit(wait)
-        passes(waiting)
-        executor.submit(stand_in)
-        passes(over)
+        with occupied(executor, 1, "waits") as [waiting]:
+            executor.submit(stand_in)
+            passes(over)
 
     assert names == ["liteflow-", "users_"]
+
+
+def test_an_abandoned_job_keeps_a_thread_of_the_users_pool_and_one_of_ours_stands_in(users: ThreadPoolExecutor):
+    executor = PoolExecutor(users)
+    with occupied(executor, 1) as [job]:
+        executor.abandon(job)
+        assert thread_of_a_job(executor).startswith("liteflow")
+    until(lambda: not executor._at_work)
+
+    assert thread_of_a_job(executor).startswith("users")
 
 
 def test_a_thread_that_comes_when_all_slots_are_taken_again_runs_nothing():
@@ -216,13 +220,6 @@ def test_the_executor_for_ray_says_that_it_is_still_to_come():
 # ---------------------------------------------------------------- threads of our own
 
 
-def hold_all(executor: PoolExecutor) -> None:
-    """Have all workers at work side by side, once, and then parked."""
-    with occupied(executor, executor.max_workers):
-        pass
-    until(lambda: executor._ours == 0)
-
-
 def test_no_more_threads_are_started_than_there_are_workers_while_nobody_waits():
     executor, meeting, over = PoolExecutor(max_workers=2), threading.Barrier(2), threading.Event()
 
@@ -233,6 +230,16 @@ def test_no_more_threads_are_started_than_there_are_workers_while_nobody_waits()
     passes(over)
     assert next(executor._names) == 3
     executor.shutdown()
+
+
+def test_a_job_that_is_abandoned_when_about_to_wait_frees_one_slot():
+    executor = PoolExecutor(max_workers=1)
+    with occupied(executor, 1) as [job]:
+        [carrier] = executor._at_work
+        executor.abandon(job)
+        with executor._lock:
+            assert executor._let_go(carrier) == []
+        assert (executor._running, executor._blocked) == (0, 1)
 
 
 def test_of_many_stand_ins_no_more_stay_than_there_are_workers():
@@ -272,7 +279,10 @@ def test_a_thread_that_cannot_be_started_is_told_and_its_job_is_not_taken_on(mon
 def test_an_executor_that_was_forgotten_lets_its_threads_end_and_does_what_it_took_on():
     ran, before = threading.Event(), set(threading.enumerate())
     executor = PoolExecutor()
-    hold_all(executor)
+    with occupied(executor, executor.max_workers):
+        pass
+    parked = executor._parked
+    until(lambda: len(parked) == 4)
     threads = set(threading.enumerate()) - before
     gone = weakref.ref(executor)
 
@@ -297,16 +307,19 @@ def switches() -> dict[str, list[str]]:
 @each_case
 def test_no_thread_wakes_while_there_is_nothing_to_do(case: str):
     kind, workers = case.split()
-    executor = PoolExecutor(ThreadPoolExecutor(int(workers)) if kind == "users" else None, max_workers=int(workers))
-    with occupied(executor, executor.max_workers):
-        pass
-    until(lambda: not executor._at_work)
-    threading.Event().wait(QUIET / 3)
+    with ThreadPoolExecutor(int(workers)) as users:
+        executor = PoolExecutor(users if kind == "users" else None, max_workers=int(workers))
+        chain(executor, 10)
+        with occupied(executor, executor.max_workers):
+            pass
+        until(lambda: not executor._at_work)
+        threading.Event().wait(QUIET / 3)
 
-    before = switches()
-    threading.Event().wait(QUIET)
+        before = switches()
+        threading.Event().wait(QUIET)
 
-    assert switches() == before
+        assert switches() == before
+        executor.shutdown()
 
 
 SCRIPT = """
@@ -340,8 +353,9 @@ def child_works():
 assert child_works(), "while idle"
 with executor._lock:
     assert child_works(), "while another thread had the lock"
-inside = []
+inside, over, deed = [], threading.Event(), int
 def job():
+    deed()
     inside.append(child_works())
     child = os.fork()
     if child == 0:
@@ -351,9 +365,10 @@ def job():
     else:
         os.kill(child, 9)  # it is back in the user's pool, which does not expect it
     over.set()
-over = threading.Event()
-executor.submit(job)
-assert over.wait(20) and inside == [True], "within a job"
+for deed in (int, lambda: executor.abandon(job)):
+    over.clear()
+    executor.submit(job)
+    assert over.wait(20) and inside.pop(), "within a job"
 assert works(), "the parent"
 """
 
@@ -370,11 +385,11 @@ def test_an_idle_executor_does_not_keep_a_script_from_ending(case: str):
     run_script(SCRIPT, case)
 
 
-@pytest.mark.parametrize("hang", ["threading.Event().wait()", "with executor.blocked(): threading.Event().wait()"])
+@pytest.mark.parametrize("hang", ["hold()", "with executor.blocked(): hold()", "executor.abandon(job); hold()"])
 def test_a_job_that_hangs_on_a_thread_of_ours_does_not_keep_a_script_from_ending(hang: str):
-    job = f"begun = threading.Event()\ndef job():\n    begun.set()\n    {hang}\nexecutor.submit(job)\nbegun.wait()\n"
+    job = f"begun, hold = threading.Event(), threading.Event().wait\ndef job():\n    begun.set()\n    {hang}\n"
 
-    run_script(SCRIPT + job, "own 4")
+    run_script(SCRIPT + job + "executor.submit(job)\nbegun.wait()\n", "own 4")
 
 
 @each_case

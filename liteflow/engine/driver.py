@@ -230,7 +230,7 @@ class RunDriver:
             journal = self._scribe.write(self._taken, tx)
             if self._block is not None:
                 journal.batch.run["to_seq_reserved"] = self._block
-        store.record(tx, self.run_id, self.context_id, journal.batch)
+        store.record(tx, self.run_id, journal.batch)
 
     def committed(self) -> None:
         """The commit has succeeded: show what it holds, and start what it dispatched."""

@@ -157,7 +157,7 @@ class Engine:
         state = RunState(self._equal(run_id))
         journal = Journal(run_id, context_id, now)
         journal.decided(state.start(Request(start.task_id, inputs)), state.live)
-        store.record(tx, run_id, context_id, journal.batch)
+        store.record(tx, run_id, journal.batch)
         feed, around = Feed(0, FIRST_BLOCK), Surroundings(copy_context(), start.loop or self.services.loop)
         return RunDriver(self.services, self._ended, row, fence, state, Values(version), feed, around)
 
@@ -221,7 +221,7 @@ class Engine:
         state = self.load(tx, run)
         journal = Journal(run_id, context_id, now)
         journal.decided(state.resume(), state.live)
-        store.record(tx, run_id, context_id, journal.batch)
+        store.record(tx, run_id, journal.batch)
         around = Surroundings(copy_context(), loop or self.services.loop)
         return RunDriver(self.services, self._ended, run, head.fence, state, Values(head.version), feed, around)
 

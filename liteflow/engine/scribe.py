@@ -66,7 +66,6 @@ class Scribe:
     def write(self, events: Iterable[Event], tx: Transaction) -> Journal:
         """Return what is to be recorded of these events, in order."""
         journal = Journal(self._run_id, self._context_id, self._services.clock.now())
-        before = self._values.version
         self._load = partial(self._services.store.value, tx, self._context_id)
         self._was_written = partial(self._services.store.was_written, tx, self._context_id, since=self._base)
         committed: set[tuple[int, int]] = set()
@@ -89,8 +88,6 @@ class Scribe:
         self._record_open(journal, {chunk.number for chunk in chunks}, committed)
         journal.chunks(chunks, committed, lost)
         self._stands(journal)
-        if self._values.version != before:
-            journal.batch.version = self._values.version
         return journal
 
     def _happened(self, event: Done | Broke | Checkpoint | Step, journal: Journal) -> bool | None:

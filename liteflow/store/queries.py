@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, func, select, union_all
 
-from liteflow.store.tables import attempts, chunks, constant, contexts, runs, tasks, writes
+from liteflow.store.tables import attempts, chunks, constant, runs, tasks, writes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +96,7 @@ VALUES_AT = (
     .where(writes.c.context_id == bindparam("context_id"), writes.c.value.is_not(None))
     .order_by(_newest.c.first)
 )
-CONTEXT_VERSION = select(contexts.c.version).where(contexts.c.id == bindparam("id"))
+CONTEXT_VERSION = select(func.max(writes.c.version)).where(writes.c.context_id == bindparam("id"))
 
 _SPOKEN = (
     select(chunks.c.seq, chunks.c.task_id, tasks.c.key, chunks.c.attempt, chunks.c.value, chunks.c.status)
@@ -168,9 +168,9 @@ class Queries:
         return {row[0]: row[1] for row in self._rows(None, VALUES_AT, context_id=context_id, at=version)}
 
     def context_version(self, context_id: str) -> int | None:
-        """Return the last version of a context, or ``None`` if there is no such context."""
-        rows = self._rows(None, CONTEXT_VERSION, id=context_id)
-        return rows[0][0] if rows else None
+        """Return the last version of a context, or ``None`` if nothing was written to it."""
+        version: int | None = self._rows(None, CONTEXT_VERSION, id=context_id)[0][0]
+        return version
 
     def stream(self, run_id: str, *, after: int, limit: int = 1000) -> list[Sequence[Any]]:
         """Return the recorded chunks with a higher number than *after*, outputs among them, lost ones not.

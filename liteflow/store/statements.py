@@ -36,9 +36,13 @@ def _of_attempt(table: Table) -> Any:  # noqa: ANN401 - a column expression, who
 
 _THIS_TASK = and_(tasks.c.run_id == bindparam("of_run"), tasks.c.number == bindparam("of_number"))
 
-CONTEXT_HEAD = select(contexts.c.version, contexts.c.fence).where(contexts.c.id == bindparam("id")).with_for_update()
-NEW_CONTEXT = _insert(contexts, "id", "version", "fence", "created_at")
-SET_VERSION = update(contexts).where(contexts.c.id == bindparam("of_id")).values(version=bindparam("to_version"))
+_newest_version = select(func.max(writes.c.version)).where(writes.c.context_id == bindparam("id")).scalar_subquery()
+CONTEXT_HEAD = (
+    select(func.coalesce(_newest_version, constant(0)), contexts.c.fence)
+    .where(contexts.c.id == bindparam("id"))
+    .with_for_update(of=contexts)
+)
+NEW_CONTEXT = _insert(contexts, "id", "fence", "created_at")
 RAISE_FENCE = update(contexts).where(contexts.c.id == bindparam("of_id")).values(fence=contexts.c.fence + constant(1))
 
 NEW_RUN = _insert(

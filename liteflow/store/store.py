@@ -64,7 +64,6 @@ class Batch:
     """What one transaction records of one run; each list holds the rows of one statement.
 
     Attributes:
-        version: the context's version afterwards, or ``None`` if no write was committed.
         dispatched: new rows of ``tasks``.
         completed: dispatches that completed.
         moved: dispatches whose status changed otherwise.
@@ -81,7 +80,6 @@ class Batch:
         run: the columns of the run's row that change.
     """
 
-    version: int | None = None
     dispatched: list[Row] = field(default_factory=list)
     completed: list[Row] = field(default_factory=list)
     moved: list[Row] = field(default_factory=list)
@@ -129,7 +127,7 @@ class Store:
         head = self.head(tx, context_id)
         if head is None:
             head = Head(0, 0)
-            self._run(tx, sql.NEW_CONTEXT, id=context_id, version=0, fence=0, created_at=to_text(now))
+            self._run(tx, sql.NEW_CONTEXT, id=context_id, fence=0, created_at=to_text(now))
         return head
 
     def set_values(self, tx: Transaction, context_id: str, items: Iterable[tuple[str, str | None]], *, now: datetime) -> int:
@@ -145,9 +143,7 @@ class Store:
             for version, (key, text) in enumerate(items, first)
         ]  # fmt: skip
         self._many(tx, sql.NEW_WRITE, rows)
-        version = first + len(rows) - 1
-        self._run(tx, sql.SET_VERSION, of_id=context_id, to_version=version)
-        return version
+        return first + len(rows) - 1
 
     def value(self, tx: Transaction, context_id: str, key: str) -> Value:
         """Return the newest committed value of a key, or `ABSENT`."""
@@ -328,7 +324,7 @@ class Store:
         """Return the results of the steps that attempts of a dispatch have recorded, by name."""
         return dict(self._run(tx, sql.STEPS, run_id=run_id, number=number).fetchall())
 
-    def record(self, tx: Transaction, run_id: str, context_id: str, batch: Batch) -> None:
+    def record(self, tx: Transaction, run_id: str, batch: Batch) -> None:
         """Record what happened in a run. The caller has compared the context's fencing token in this transaction."""
         many = self._many
         many(tx, sql.NEW_WRITE, batch.writes)
@@ -350,8 +346,6 @@ class Store:
             self._run(tx, sql.CANCEL_TASKS, of_run=run_id)
         if batch.run:
             tx.execute(self.database.compile(sql.update_run(tuple(batch.run))), {"of_id": run_id, **batch.run})
-        if batch.version is not None:
-            self._run(tx, sql.SET_VERSION, of_id=context_id, to_version=batch.version)
 
     def check_fence(self, tx: Transaction, run_id: str, context_id: str, fence: int) -> int:
         """Return the context's version, if this fencing token still holds.

@@ -35,11 +35,9 @@ contexts = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("parent_id", sa.Text, sa.ForeignKey("contexts.id", name="contexts_parent")),
     sa.Column("parent_version", sa.Integer),
-    sa.Column("version", sa.Integer, nullable=False, server_default="0"),
     sa.Column("fence", sa.Integer, nullable=False, server_default="0"),
     sa.Column("created_at", sa.Text, nullable=False),
     sa.CheckConstraint("(parent_id IS NULL) = (parent_version IS NULL)", name="contexts_fork_has_both"),
-    sa.CheckConstraint("version >= 0", name="contexts_version_counts"),
     sa.CheckConstraint("fence >= 0", name="contexts_fence_counts"),
 )
 
@@ -141,7 +139,6 @@ tasks = sa.Table(
     sa.CheckConstraint(
         "key = CASE WHEN instance = 1 THEN task_id ELSE task_id || '#' || instance END", name="tasks_key_names_instance"
     ),
-    _partial("tasks_live", "run_id", "number", where="status IN ('pending', 'running', 'behind', 'failed')"),
     _partial("tasks_stream", "run_id", "output_seq", where="output_seq IS NOT NULL"),
     sqlite_with_rowid=False,
 )  # fmt: skip

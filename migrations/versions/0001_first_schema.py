@@ -79,11 +79,9 @@ def upgrade() -> None:  # long: the whole schema, read top to bottom
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("parent_id", sa.Text, sa.ForeignKey("contexts.id", name="contexts_parent")),
         sa.Column("parent_version", sa.Integer),
-        sa.Column("version", sa.Integer, nullable=False, server_default="0"),
         sa.Column("fence", sa.Integer, nullable=False, server_default="0"),
         sa.Column("created_at", sa.Text, nullable=False),
         sa.CheckConstraint("fence >= 0", name="contexts_fence_counts"),
-        sa.CheckConstraint("version >= 0", name="contexts_version_counts"),
         sa.CheckConstraint("(parent_id IS NULL) = (parent_version IS NULL)", name="contexts_fork_has_both"),
     )
     op.create_table(
@@ -195,13 +193,6 @@ def upgrade() -> None:  # long: the whole schema, read top to bottom
         sa.CheckConstraint("status <> 'merged' OR merged_into IS NOT NULL", name="tasks_merged_names_other"),
         sa.CheckConstraint("number >= 1 AND instance >= 1", name="tasks_numbers_count"),
         sqlite_with_rowid=False,
-    )
-    op.create_index(
-        "tasks_live",
-        "tasks",
-        ["run_id", "number"],
-        sqlite_where=sa.text("status IN ('pending', 'running', 'behind', 'failed')"),
-        postgresql_where=sa.text("status IN ('pending', 'running', 'behind', 'failed')"),
     )
     op.create_index(
         "tasks_stream",

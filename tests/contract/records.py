@@ -94,7 +94,7 @@ class Recorder:
 
     def record(self, **rows: Any) -> None:
         """Record a batch."""
-        self.store.database.write(lambda tx: self.store.record(tx, "r", "c", Batch(**rows)))
+        self.store.database.write(lambda tx: self.store.record(tx, "r", Batch(**rows)))
 
     def live(self) -> LiveRun:
         """Return the live part of the run, as recorded."""

@@ -58,12 +58,12 @@ def filled(size: int) -> Database:
             store.create_run(tx, run(f"r{n}", f"c{n}", owner_id=f"o{n}"), fence=0)
         store.open_context(tx, "c", now=NOW)
         store.create_run(tx, run(), fence=0)
-        store.record(tx, "r", "c", Batch(dispatched=[task(n, instance=n) for n in range(1, size + OPEN + 1)]))
+        store.record(tx, "r", Batch(dispatched=[task(n, instance=n) for n in range(1, size + OPEN + 1)]))
 
     def work(tx):
         at_work = range(size + 1, size + OPEN + 1)
-        store.record(tx, "r", "c", Batch(
-            version=size, completed=[completed(n, n, 2 * n) for n in numbers], begun=[begun(n) for n in at_work],
+        store.record(tx, "r", Batch(
+            completed=[completed(n, n, 2 * n) for n in numbers], begun=[begun(n) for n in at_work],
             writes=[*(write("k", "1", n, number=n) for n in numbers), *(write("k", "2", number=n) for n in at_work)],
             chunks=[*(chunk(2 * n - 1, "1", "committed", number=n) for n in numbers),
                     *(chunk(2 * size + n, "1", number=n) for n in at_work)],

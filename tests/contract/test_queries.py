@@ -45,7 +45,6 @@ def test_runs_of_a_flow_come_newest_first(queries, runs):
 def test_the_result_holds_the_last_turn_of_each_instance_that_dispatched_nothing(recorder, queries):
     recorder.record(dispatched=[task(1), task(2), task(3, "b"), task(4, "b", instance=2), task(5, "c")])
     recorder.record(
-        version=5,
         writes=[write(key, str(n), n) for n, key in enumerate(("a", "a", "b", "b#2", "c"), 1)],
         completed=[completed(n, n, n, leaf=n not in {1, 5}) for n in range(1, 6)],
     )  # fmt: skip
@@ -55,7 +54,7 @@ def test_the_result_holds_the_last_turn_of_each_instance_that_dispatched_nothing
 
 def test_an_instance_whose_last_turn_dispatched_others_is_not_in_the_result(recorder, queries):
     recorder.record(dispatched=[task(1), task(2)])
-    recorder.record(version=2, writes=[write("a", "1", 1), write("a", "2", 2)],
+    recorder.record(writes=[write("a", "1", 1), write("a", "2", 2)],
                     completed=[completed(1, 1, 1), completed(2, 2, 2, leaf=False)])  # fmt: skip
 
     assert queries.result("r") == []
@@ -82,7 +81,7 @@ def test_the_task_that_failed_a_run_is_told_with_the_error_of_its_last_attempt(r
 
 
 def test_a_history_holds_what_was_committed_with_who_wrote_it(database, store, recorder, queries):
-    recorder.record(dispatched=[task(1, "b", instance=2)], version=1, writes=[write("k", "1", 1)])
+    recorder.record(dispatched=[task(1, "b", instance=2)], writes=[write("k", "1", 1)])
     database.write(lambda tx: store.set_values(tx, "c", [("other", "0"), ("k", None)], now=NOW))
     recorder.record(writes=[write("k", "9", position=1)])
 
@@ -107,7 +106,7 @@ def test_values_are_told_as_of_any_version(database, store, queries):
 def test_a_stream_holds_chunks_and_outputs_in_order_and_nothing_lost(recorder, queries):
     recorder.record(dispatched=[task(1), task(2, "b", instance=2)])
     recorder.record(
-        version=1, writes=[write("a", '"out"', 1)], completed=[completed(seq=3)],
+        writes=[write("a", '"out"', 1)], completed=[completed(seq=3)],
         chunks=[chunk(1, "1", "committed"), chunk(2, "2", number=2), chunk(4, "4", "lost", number=2), chunk(5, "5", number=2)],
     )  # fmt: skip
 
@@ -121,7 +120,6 @@ def test_a_stream_is_told_in_parts_that_join_without_gap_or_double(recorder, que
     outputs = range(3, 31, 3)
     recorder.record(dispatched=[task(n, instance=n) for n in outputs])
     recorder.record(
-        version=30,
         writes=[write("a", str(n), n, number=n) for n in outputs], completed=[completed(n, n, n) for n in outputs],
         chunks=[chunk(n, str(n), number=3) for n in range(1, 31) if n % 3],
     )  # fmt: skip

@@ -139,7 +139,7 @@ def test_a_run_id_is_used_once(database, store, recorder):
 
 
 def test_the_token_of_who_drives_a_run_gives_the_version_of_its_context(database, store, recorder):
-    recorder.record(dispatched=[task()], writes=[write("k", "1", 1)], version=1)
+    recorder.record(dispatched=[task()], writes=[write("k", "1", 1)])
 
     assert database.write(lambda tx: store.check_fence(tx, "r", "c", recorder.fence)) == 1
 
@@ -172,7 +172,7 @@ def test_a_claim_names_the_new_owner_and_reserves_its_numbers(database, store, r
 
 def test_a_claim_loses_what_was_open_and_nothing_that_was_committed(store, recorder, database):
     recorder.record(
-        dispatched=[task(), task(2, "b")], begun=[begun(), begun(2)], version=1,
+        dispatched=[task(), task(2, "b")], begun=[begun(), begun(2)],
         writes=[write("k", "1", 1), write("k", "2"), write("m", "3", number=2)],
         chunks=[chunk(1, status="committed"), chunk(2), chunk(3, number=2)],
     )  # fmt: skip

@@ -60,7 +60,6 @@ def test_numbers_of_spawned_instances_are_loaded_whatever_became_of_them(recorde
     recorder.record(dispatched=[task(1), task(2, instance=2), task(3, instance=3), task(4, "b")])
 
     recorder.record(
-        version=2,
         writes=[write("a", "1", 1), write("a#3", "1", 2, number=3)], completed=[completed(), completed(3, 2, 2)],
     )  # fmt: skip
 
@@ -72,7 +71,6 @@ def test_of_the_keys_that_have_an_output_those_that_may_matter_again_are_loaded(
     recorder.record(dispatched=[task(1), task(2, instance=2), task(3, instance=3), task(4, instance=3), task(5, "b")])
 
     recorder.record(
-        version=3,
         writes=[write("a", "1", 1), write("a#2", "1", 2, number=2), write("a#3", "1", 3, number=3)],
         completed=[completed(1, 1, 1), completed(2, 2, 2), completed(3, 3, 3)],
     )  # fmt: skip
@@ -86,7 +84,7 @@ def test_a_run_loads_nothing_of_another(database, store, recorder):
     def other(tx):
         store.open_context(tx, "d", now=datetime(2026, 1, 1, tzinfo=UTC))
         store.create_run(tx, run("s", "d"), fence=0)
-        store.record(tx, "s", "d", Batch(dispatched=[task() | {"run_id": "s"}]))
+        store.record(tx, "s", Batch(dispatched=[task() | {"run_id": "s"}]))
         return store.load_run(tx, {"id": "s", "context_id": "d", "base_version": 0})
 
     assert database.write(other) == LiveRun([LiveTask(Dispatch(1, "a"), "pending", 0, None, 0, None)], {}, [], 2)
@@ -109,7 +107,7 @@ def test_a_dispatch_is_begun_moved_and_merged_as_told(recorder):
 def test_a_completed_dispatch_keeps_what_it_read_and_where_its_output_is(recorder):
     recorder.record(dispatched=[task()])
 
-    recorder.record(version=1, writes=[write("a", '"out"', 1)], completed=[completed(seq=7) | {"to_reads": '{"k": 3}'}])
+    recorder.record(writes=[write("a", '"out"', 1)], completed=[completed(seq=7) | {"to_reads": '{"k": 3}'}])
 
     facts = "status, attempts, reads, output_version, output_seq, leaf, started_at, finished_at"
     assert recorder.ask(f"SELECT {facts} FROM tasks") == [("completed", 1, '{"k": 3}', 1, 7, 1, T, T)]  # noqa: S608 - of constants
@@ -139,7 +137,7 @@ def test_columns_of_the_run_change_as_told_and_no_others(recorder, queries):
 
 
 def test_open_writes_are_seen_by_observers_and_by_nobody_else(database, store, recorder):
-    recorder.record(dispatched=[task()], version=1, writes=[write("b", "0", 1)])
+    recorder.record(dispatched=[task()], writes=[write("b", "0", 1)])
 
     recorder.record(writes=[write("b", "1", position=0), write("a", "2", position=1), write("b", "3", position=2)])
 
@@ -153,10 +151,10 @@ def test_open_writes_are_seen_by_observers_and_by_nobody_else(database, store, r
 
 
 def test_open_writes_are_committed_in_their_order_with_versions_of_their_own(database, store, recorder):
-    recorder.record(dispatched=[task()], version=1, writes=[write("x", "0", 1)])
+    recorder.record(dispatched=[task()], writes=[write("x", "0", 1)])
     recorder.record(writes=[write("k", str(n), position=n) for n in range(3)])
 
-    recorder.record(version=4, kept=[attempt() | {"first_version": 2}])
+    recorder.record(kept=[attempt() | {"first_version": 2}])
 
     with database.read() as tx:
         assert store.writes_since(tx, "c", 1) == [(2, "k", "0"), (3, "k", "1"), (4, "k", "2")]
@@ -167,9 +165,7 @@ def test_open_writes_are_committed_in_their_order_with_versions_of_their_own(dat
 def test_an_open_write_is_rewritten_before_it_is_committed(database, store, recorder):
     recorder.record(dispatched=[task()], writes=[write("k", str(n), position=n) for n in range(3)])
 
-    recorder.record(
-        version=3, rewritten=[attempt() | {"of_position": 1, "to_value": '"new"'}], kept=[attempt() | {"first_version": 1}]
-    )
+    recorder.record(rewritten=[attempt() | {"of_position": 1, "to_value": '"new"'}], kept=[attempt() | {"first_version": 1}])
 
     with database.read() as tx:
         assert [text for _, _, text in store.writes_since(tx, "c", 0)] == ["0", '"new"', "2"]
@@ -190,7 +186,7 @@ def test_what_an_attempt_had_open_is_kept_or_lost_with_it_and_that_of_others_sta
 
 
 def test_what_is_committed_is_neither_lost_nor_rewritten_later(recorder):
-    recorder.record(dispatched=[task()], version=1, writes=[write("k", "1", 1)], chunks=[chunk(1, status="committed")])
+    recorder.record(dispatched=[task()], writes=[write("k", "1", 1)], chunks=[chunk(1, status="committed")])
 
     recorder.record(lost=[attempt()], rewritten=[attempt() | {"of_position": 0, "to_value": '"new"'}])
 
@@ -214,7 +210,7 @@ def test_what_a_task_did_is_recorded_together(database, store, recorder, queries
     recorder.record(dispatched=[task()])
 
     recorder.record(
-        version=2, writes=[write("x", "1", 1), write("a", '"out"', 2, position=1)],
+        writes=[write("x", "1", 1), write("a", '"out"', 2, position=1)],
         completed=[completed(version=2, seq=2, leaf=False)], chunks=[chunk(1, '"hi"', "committed")],
         dispatched=[task(2, "b"), task(3, "b", "merged", merged_into=2), task(4, "b", "behind", inputs="1")],
     )  # fmt: skip
@@ -244,11 +240,11 @@ def test_what_a_task_did_is_recorded_together(database, store, recorder, queries
 )
 def test_a_batch_of_which_a_part_is_refused_leaves_nothing(recorder, queries, wrong):
     recorder.record(dispatched=[task(), task(2, "b")])
-    recorder.record(version=1, writes=[write("a", "1", 1)], completed=[completed()],
+    recorder.record(writes=[write("a", "1", 1)], completed=[completed()],
                     chunks=[chunk(1, status="committed")])  # fmt: skip
     tables = ("contexts", "runs", "tasks", "attempts", "writes", "chunks")
     before = [recorder.ask(f"SELECT * FROM {table}") for table in tables]  # noqa: S608 - named here
-    right = {"dispatched": [task(8)], "writes": [write("z", "1", 8)], "chunks": [chunk(8)], "version": 8, "begun": [begun(2)]}
+    right = {"dispatched": [task(8)], "writes": [write("z", "1", 8)], "chunks": [chunk(8)], "begun": [begun(2)]}
     both = {part: [*right.get(part, []), *rows] if isinstance(rows, list) else rows for part, rows in wrong.items()}
 
     with pytest.raises(StoreError):

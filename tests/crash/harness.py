@@ -131,9 +131,8 @@ QUESTIONS: dict[str, list[tuple[Any, ...]]] = {
     "SELECT run_id, seq FROM chunks WHERE status = 'open'": [],
     "SELECT run_id, number, status FROM tasks WHERE status NOT IN ('completed', 'merged')": [],
     "SELECT id, status FROM runs WHERE status != 'completed'": [],
-    """SELECT contexts.id, contexts.version, count(*), max(writes.version) FROM contexts LEFT JOIN writes
-       ON context_id = contexts.id AND writes.version IS NOT NULL GROUP BY contexts.id
-       HAVING contexts.version != count(*) OR contexts.version != max(writes.version)""": [],
+    """SELECT context_id, count(*), max(version) FROM writes WHERE version IS NOT NULL GROUP BY context_id
+       HAVING max(version) != count(*)""": [],
     "SELECT run_id, seq FROM chunks JOIN tasks USING (run_id) WHERE output_seq = seq": [],
     "SELECT run_id, output_seq FROM tasks WHERE output_seq IS NOT NULL GROUP BY run_id, output_seq HAVING count(*) > 1": [],
     "SELECT runs.id, seq FROM runs JOIN chunks ON run_id = runs.id WHERE seq > seq_reserved": [],

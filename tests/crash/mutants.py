@@ -24,12 +24,12 @@ def completes(batch: Batch) -> bool:
 def in_a_later_transaction(take: Callable[[Batch], Batch], concerned: Callable[[Batch], bool] = completes) -> None:
     """Record what *take* takes out of each batch that it concerns after the transaction that records the rest."""
     record, transact = Store.record, Database._transact
-    later: list[tuple[Store, str, str, Batch]] = []
+    later: list[tuple[Store, str, Batch]] = []
 
-    def first(store: Store, tx: Transaction, run_id: str, context_id: str, batch: Batch) -> None:
+    def first(store: Store, tx: Transaction, run_id: str, batch: Batch) -> None:
         if concerned(batch):
-            later.append((store, run_id, context_id, take(batch)))
-        record(store, tx, run_id, context_id, batch)
+            later.append((store, run_id, take(batch)))
+        record(store, tx, run_id, batch)
 
     def both(database: Database, members: list[Any], refused: dict[int, Exception]) -> None:
         transact(database, members, refused)
@@ -38,8 +38,8 @@ def in_a_later_transaction(take: Callable[[Batch], Batch], concerned: Callable[[
             return
         connection = database._writer
         connection.execute("BEGIN IMMEDIATE")
-        for store, run_id, context_id, batch in taken:
-            record(store, Transaction(connection), run_id, context_id, batch)
+        for store, run_id, batch in taken:
+            record(store, Transaction(connection), run_id, batch)
         database.engine.dialect.do_commit(connection)
 
     Store.record, Database._transact = first, both
@@ -83,8 +83,8 @@ def done_before_work() -> None:
     """A task is recorded as completed before what it wrote."""
 
     def take(batch: Batch) -> Batch:
-        later = Batch(version=batch.version, writes=batch.writes, kept=batch.kept, rewritten=batch.rewritten)
-        batch.version, batch.writes, batch.kept, batch.rewritten = None, [], [], []
+        later = Batch(writes=batch.writes, kept=batch.kept, rewritten=batch.rewritten)
+        batch.writes, batch.kept, batch.rewritten = [], [], []
         return later
 
     in_a_later_transaction(take)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LENGTH = 50
-OF_A_LINK = ["BEGIN", "SELECT contexts", "INSERT writes", "UPDATE tasks", "INSERT tasks", "UPDATE contexts", "COMMIT"]
+OF_A_LINK = ["BEGIN", "SELECT writes", "INSERT writes", "UPDATE tasks", "INSERT tasks", "COMMIT"]
 BYTES = 600  # of rows and index entries
 
 

@@ -176,7 +176,7 @@ def test_a_file_without_the_schema_is_refused_where_nothing_may_be_changed(tmp_p
         Database(f"sqlite:///{tmp_path / 'empty.db'}").open(read_only=True)
 
 
-CONTEXT = "INSERT INTO contexts VALUES ('c', NULL, NULL, 0, 0, 'now')"
+CONTEXT = "INSERT INTO contexts VALUES ('c', NULL, NULL, 0, 'now')"
 OWNER = "INSERT INTO owners VALUES ('o', 'm', 1, 's', 'now', NULL)"
 RUN = (
     "INSERT INTO runs (id, flow, context_id, start_task, status, owner_id, base_version, seq_reserved, created_at) "
@@ -188,7 +188,6 @@ TASK = (
 )
 REFUSED = {
     "contexts_fork_has_both": "UPDATE contexts SET parent_id = 'c'",
-    "contexts_version_counts": "UPDATE contexts SET version = -1",
     "contexts_fence_counts": "UPDATE contexts SET fence = -1",
     "queues_rate_has_both": "INSERT INTO queues (name, rate_count) VALUES ('q', 1)",
     "queues_limits_allow": "INSERT INTO queues (name, concurrency) VALUES ('q', 0)",
