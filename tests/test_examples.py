@@ -22,6 +22,25 @@ EXPECTED = {
     "map_reduce.py": ["285"],
     "survive_a_crash.py": ["killed by signal 9", "result: ['frame', 'wheels', 'saddle', 'bell']"],
     "fix_and_resume.py": ["parse: ValueError", "{'parse': 3.14}", "('download', 'completed', 1), ('parse', 'completed', 2)"],
+    "order.py": [
+        "reserved at attempt 3 charging 40 € waiting: task decide waits for approval",
+        "{'ship': 'lamp shipped, paid with R-1'}",
+        "{'refund': 'R-2 refunded'}",
+        "charged 2 times",
+    ],
+    "crawler.py": [
+        "page 200 /29",
+        "page 404 /404",
+        "report {'pages': 31, 'broken': ['/404']}",
+        "32 requests;",
+        "5 was asked for 2",
+    ],
+    "nightly.py": [
+        "task clean_up is due at 2026-03-28 02:00:00 UTC",
+        "28 March, 02:00 cleaning up, night 1",
+        "30 March, 02:00",
+        "night 3",
+    ],
     "chat.py": ["your message number 1", "number 2. The one before was 'hello'."],
     "sql_tour.py": ["# The store in SQL", "## 10.", "out of paper", "conflicted"],
     "demo.py": ["kill -9 after", "were not done again", "most used", "run_overview"],
@@ -63,6 +82,13 @@ def test_after_a_crash_no_part_is_mounted_twice_but_the_one_that_was_lost(tmp_pa
     printed = run("survive_a_crash.py", tmp_path)
 
     assert [printed.count(f"mounting the {part}") for part in ("frame", "wheels", "saddle", "bell")] == [1, 1, 2, 1]
+
+
+def test_each_order_is_charged_once_and_a_script_that_is_started_again_charges_none(tmp_path):
+    first, second = run("order.py", tmp_path), run("order.py", tmp_path)
+
+    assert [printed.count("charging") for printed in (first, second)] == [2, 0]
+    assert "lamp shipped, paid with R-1" in second
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)

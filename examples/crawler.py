@@ -1,0 +1,80 @@
+"""An async crawler of a small site, which this script serves itself: pages wait for the network side by side, on no thread.
+
+A page that loses the race for `seen` runs again on the fresh list, so that no page is dispatched twice; what it has fetched is a
+step, so that it is fetched once. `agather` waits for all pages, also for those that are dispatched meanwhile.
+"""
+
+import asyncio
+import re
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from liteflow import Flow, NextTask, PoolExecutor, RetryPolicy, TaskOutput
+
+flow = Flow(PoolExecutor(max_workers=2), name="crawler")
+requests = Counter()
+
+
+class Site(BaseHTTPRequestHandler):
+    """Thirty pages; page 7 links to one that is not there, and the first request for page 5 breaks off."""
+
+    def do_GET(self):
+        requests[self.path] += 1
+        number = int(self.path[1:])
+        if requests["/5"] == 1 and number == 5:
+            return
+        links = [n for n in (2 * number + 1, 2 * number + 2, number // 2) if n < 30] + [404] * (number == 7)
+        self.send_response(200 if number < 30 else 404)
+        self.end_headers()
+        self.wfile.write("".join(f'<a href="/{link}">' for link in links).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+async def fetch(port, path):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+    answer = (await reader.read()).decode()
+    writer.close()
+    if not answer:
+        raise ConnectionError(f"{path} broke off")
+    return int(answer.split()[1]), re.findall(r'href="(.*?)"', answer)
+
+
+@flow.task("start")
+def start(ctx):
+    ctx.set("seen", ["/0"])
+    return TaskOutput(None, [NextTask("page", "/0", spawn_another=True), NextTask("report")])
+
+
+@flow.task("page", retry=RetryPolicy(max_attempts=3, initial_interval=0.01), timeout=10)
+async def page(ctx, inputs):
+    status, links = await ctx.astep("fetch", fetch, await ctx.aget("port"), inputs)
+    seen = await ctx.aget("seen")
+    new = [link for link in dict.fromkeys(links) if link not in seen]
+    if new:
+        ctx.set("seen", seen + new)
+    ctx.set(f"status of {inputs}", status)
+    return TaskOutput(f"{status} {inputs}", [NextTask("page", link, spawn_another=True) for link in new])
+
+
+@flow.task("report")
+async def report(ctx):
+    await ctx.agather("page")
+    paths = sorted(await ctx.aget("seen"))
+    return {"pages": len(paths), "broken": [path for path in paths if await ctx.aget(f"status of {path}") != 200]}
+
+
+async def crawl(port):
+    async for chunk in flow.astream("start", {"port": port}):
+        print(chunk.task_id, chunk.value)
+
+
+if __name__ == "__main__":
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        asyncio.run(crawl(server.server_port))
+        server.shutdown()
+    print(f"{sum(requests.values())} requests; page 5 was asked for {requests['/5']} times, no other more than once")
