@@ -33,8 +33,11 @@ class Site(BaseHTTPRequestHandler):
         pass
 
 
-async def fetch(port, path):
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+site = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+
+
+async def fetch(path):
+    reader, writer = await asyncio.open_connection(*site.server_address)
     writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
     answer = (await reader.read()).decode()
     writer.close()
@@ -51,7 +54,7 @@ def start(ctx):
 
 @flow.task("page", retry=RetryPolicy(max_attempts=3, initial_interval=0.01), timeout=10)
 async def page(ctx, inputs):
-    status, links = await ctx.astep("fetch", fetch, await ctx.aget("port"), inputs)
+    status, links = await ctx.astep("fetch", fetch, inputs)
     seen = await ctx.aget("seen")
     new = [link for link in dict.fromkeys(links) if link not in seen]
     if new:
@@ -67,14 +70,14 @@ async def report(ctx):
     return {"pages": len(paths), "broken": [path for path in paths if await ctx.aget(f"status of {path}") != 200]}
 
 
-async def crawl(port):
-    async for chunk in flow.astream("start", {"port": port}):
+async def crawl():
+    async for chunk in flow.astream("start"):
         print(chunk.task_id, chunk.value)
 
 
 if __name__ == "__main__":
-    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        asyncio.run(crawl(server.server_port))
-        server.shutdown()
+    threading.Thread(target=site.serve_forever, daemon=True).start()
+    asyncio.run(crawl())
+    site.shutdown()
+    site.server_close()
     print(f"{sum(requests.values())} requests; page 5 was asked for {requests['/5']} times, no other more than once")

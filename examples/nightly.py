@@ -41,7 +41,8 @@ if __name__ == "__main__":
             run.wait(0.01)
         print(run.reason)
     with open_flow() as flow:  # the script was closed, and is started again
-        (run,) = flow.recover()
+        flow.recover()
+        run = flow.get_run(run.id)
         while not run.status.is_final:
             clock.advance(timedelta(hours=1))
             run.wait(0.02)

@@ -50,7 +50,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 STORE = "liteflow.db"  # in the folder of the script: what a flow takes that is told nothing
 SECONDS = 20.0  # a child that takes longer hangs
 LONGEST_SLEEP = 0.02  # seconds; in examples, sleeping stands for work
-MOST_POINTS = 40  # of an example that has more, so many are taken, by chance
+MOST_POINTS = 16  # of an example that has more, so many are taken, by chance
 SEED = 20261123
 ENDED = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
 

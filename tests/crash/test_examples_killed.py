@@ -58,11 +58,35 @@ def of_library_names(end: End) -> None:
     end["printed"] = sorted(re.sub(r"^\d+/", "n/", line) for line in end["printed"])
 
 
+def of_order(end: End) -> None:
+    """It prints how each run stands, and what was charged in this process."""
+    end["printed"] = [line for line in end["printed"] if not re.match(r"  (waiting|completed|running): |charged ", line)]
+
+
+def of_nightly(end: End) -> None:
+    """It prints which night comes next."""
+    end["printed"] = [line for line in end["printed"] if " is due at " not in line and line != "None"]
+
+
+def of_crawler(end: End) -> None:
+    """Pages are seen, and get their instances, in the order in which others end; requests are those of this process."""
+    end["printed"], end["said"] = sorted(line for line in end["printed"] if " requests; " not in line), []
+    for run in end["runs"]:
+        run["context"] = {key: value for key, value in run["context"].items() if not re.match(r"page(#|$)", key)}
+        run["context"]["seen"].sort()
+        run["result"] = run["result"].get("report")
+        run["stream"] = sorted(str(chunk) for chunks in run["stream"].values() for chunk in chunks)
+        run["statuses"] = sorted({(key.partition("#")[0], status) for key, status in run["statuses"]})
+
+
 NORMAL: dict[str, Callable[[End], None]] = {
     "fix_and_resume.py": of_fix_and_resume,
     "streaming.py": of_streaming,
     "map_reduce.py": of_map_reduce,
     "library_names.py": of_library_names,
+    "order.py": of_order,
+    "nightly.py": of_nightly,
+    "crawler.py": of_crawler,
 }
 
 
