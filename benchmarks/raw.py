@@ -40,15 +40,15 @@ class Notes:
             notes.transactions.append([])
             transact(database, members, refused)
 
-        def noting(tx: Transaction, connection: Any) -> None:  # noqa: ANN401 - of the driver
+        def noting(tx: Transaction, connection: Any) -> None:
             plain(tx, connection)
             execute, executemany = tx.execute, tx.executemany
 
-            def one(text: str, row: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
+            def one(text: str, row: dict[str, Any]) -> Any:
                 notes.note(text, [row])
                 return execute(text, row)
 
-            def many(text: str, rows: Any) -> Any:  # noqa: ANN401 - as above
+            def many(text: str, rows: Any) -> Any:
                 notes.note(text, rows)
                 return executemany(text, rows)
 
@@ -57,6 +57,7 @@ class Notes:
         Database._transact, Transaction.__init__ = begin, noting  # type: ignore[method-assign] # noqa: SLF001 - as above
 
     def note(self, text: str, rows: list[dict[str, Any]]) -> None:
+        """Note what one statement writes."""
         if text.startswith(("INSERT", "UPDATE", "DELETE")):
             names = PLACES.findall(text)
             self.transactions[-1] += [(PLACES.sub("?", text), tuple(row[name] for name in names)) for row in rows]
@@ -101,13 +102,7 @@ def together(transactions: list[list[Write]], count: int) -> list[list[Write]]:
         for text, _ in batch:
             order.setdefault(text, len(order))
         batch.sort(key=lambda write: order[write[0]])
-    return [_one_version(batch) for batch in batches if batch]
-
-
-def _one_version(batch: list[Write]) -> list[Write]:
-    """Leave only the last of the writes that say how far the context is."""
-    last = {text: row for text, row in batch if text.startswith("UPDATE contexts SET version")}
-    return [write for write in batch if write[0] not in last] + list(last.items())
+    return [batch for batch in batches if batch]
 
 
 def main() -> None:
@@ -140,7 +135,7 @@ def _prepare(file: Path, noted: Path, owners: list[Write]) -> None:
     """Put in what was there before the notes began: the context."""
     with sqlite3.connect(file) as db:
         db.execute("ATTACH ? AS noted", [str(noted)])
-        db.execute("INSERT INTO contexts SELECT id, parent_id, parent_version, 1, 0, created_at FROM noted.contexts")
+        db.execute("INSERT INTO contexts SELECT id, parent_id, parent_version, 0, created_at FROM noted.contexts")
         db.execute("INSERT INTO writes SELECT * FROM noted.writes WHERE version = 1")
         if not owners:
             db.execute("INSERT INTO owners SELECT * FROM noted.owners")

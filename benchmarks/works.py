@@ -22,7 +22,6 @@ Result = dict[str, float]
 
 def chain(flow: Flow, size: int) -> Result:
     """One task after the other; each does nothing but dispatch the next."""
-
     last = 10
 
     @flow.task("link")
@@ -101,7 +100,8 @@ def resume(flow: Flow, size: int) -> Result:
             at_last.set()
             raise OSError
 
-    flow.task("start")(lambda ctx: TaskOutput(None, [NextTask("part", n, spawn_another=True) for n in range(size)], join=NextTask("last")))
+    parts = [NextTask("part", n, spawn_another=True) for n in range(size)]
+    flow.task("start")(lambda ctx: TaskOutput(None, parts, join=NextTask("last")))
     flow.task("part")(lambda ctx: 1)
     run = flow.start("start")
     assert run.wait() == "failed"
@@ -164,10 +164,12 @@ def main() -> None:
     parser.add_argument("--durability", default="ack")
     parser.add_argument("--folder", help="where the store is put; by default a temporary folder")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        with Flow(PoolExecutor(max_workers=4), store=f"sqlite:///{folder}/bench.db", durability=args.durability) as flow:
-            flow.context.set("warm", 1)  # opens the store
-            print(json.dumps(WORKS[args.work](flow, args.size)))
+    with (
+        tempfile.TemporaryDirectory(dir=args.folder) as folder,
+        Flow(PoolExecutor(max_workers=4), store=f"sqlite:///{folder}/bench.db", durability=args.durability) as flow,
+    ):
+        flow.context.set("warm", 1)  # opens the store
+        print(json.dumps(WORKS[args.work](flow, args.size)))
 
 
 if __name__ == "__main__":

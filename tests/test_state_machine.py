@@ -191,18 +191,18 @@ def test_64_tasks_that_change_one_key_need_at_most_3_attempts_each(workers: int,
 
 
 class NoConflictCheck(RunState):
-    def completed(self, number: int, requests: Sequence[Request], join: None = None, **what: Collection[str]) -> Decision:
+    def completed(self, number: int, requests: Sequence[Request], _join: None = None, **what: Collection[str]) -> Decision:
         return super().completed(number, requests, outdated=what["outdated"])
 
 
 class NoStaleRerun(RunState):
-    def completed(self, number: int, requests: Sequence[Request], join: None = None, **what: Collection[str]) -> Decision:
+    def completed(self, number: int, requests: Sequence[Request], _join: None = None, **what: Collection[str]) -> Decision:
         clash = [key for key in what["outdated"] if key in what["wrote"]]
         return super().completed(number, requests, wrote=what["wrote"], outdated=clash)
 
 
 class RequestsLostInConflict(RunState):
-    def completed(self, number: int, requests: Sequence[Request], join: None = None, **what: Collection[str]) -> Decision:
+    def completed(self, number: int, requests: Sequence[Request], _join: None = None, **what: Collection[str]) -> Decision:
         return super().completed(number, () if number in self._turns._contends else requests, **what)
 
 

@@ -1,4 +1,4 @@
-"""`RunState` in the hands of an adversary, once more: joins, keys that are waited for, delays, retries, checkpoints, cancellation.
+"""`RunState` in the hands of an adversary, once more: joins, awaited keys, delays, retries, checkpoints, cancellation.
 
 What the simulation checks of each of them stands in `Simulation.begin`, `Simulation.hand_out` and at the end of each run.
 """
@@ -43,9 +43,9 @@ def part(inputs: str):
 
 def merge(_inputs: str | None):
     """The join: all that its members wrote is there."""
-    found = []
-    for name in "abc":
-        found.append((yield Get(f"part {name}", None)))
+    found = [None] * 3
+    for place, name in enumerate("abc"):
+        found[place] = yield Get(f"part {name}", None)
     merges = yield Get("merges", 0)
     yield Set("merges", merges + 1)
     return found, []
@@ -92,7 +92,9 @@ def pay(_inputs: str | None):
 
 
 PROGRAMS = {
-    "join": Program({"start": body(*parts(*"abc"), join=Request("merge")), "part": part, "merge": merge}, {"merge": [*"abc"], "merges": 1}),
+    "join": Program(
+        {"start": body(*parts(*"abc"), join=Request("merge")), "part": part, "merge": merge}, {"merge": [*"abc"], "merges": 1}
+    ),
     "join of nothing": Program({"start": body(join=Request("merge")), "merge": merge}, {"merge": [None] * 3, "merges": 1}),
     "join of one thrice": Program(
         {"start": body(*[Request("part", "a")] * 3, Request("part", "b"), join=Request("merge")), "part": part, "merge": merge},
@@ -133,7 +135,8 @@ PROGRAMS = {
         {"ship": ["signal", "yes"]}, signals=("approval",),
     ),
     "retries and delays": Program(
-        {"start": body(Request("flaky"), *parts("a")), "flaky": flaky, "part": part, "after": part}, {"flaky": "done", "part a": "a"}
+        {"start": body(Request("flaky"), *parts("a")), "flaky": flaky, "part": part, "after": part},
+        {"flaky": "done", "part a": "a"},
     ),
     "a join of what waits": Program(
         {
@@ -178,12 +181,18 @@ def test_whatever_happens_a_run_ends_as_an_undisturbed_one(name: str, workers: i
     assert simulation.store.run is RunStatus.COMPLETED or "cancel" in simulation.effects
 
 
-def test_every_kind_of_trouble_has_an_effect():
+def effects_of(kind: type[RunState], seeds: int) -> Counter[str]:
+    """Run every program under so many schedules; return how often each kind of trouble had an effect."""
     effects: Counter[str] = Counter()
-    for name in PROGRAMS:
-        for seed in range(200):
+    for seed in range(seeds):
+        for program in PROGRAMS.values():
             schedule = bytes((seed * 37 + n * n * 11) % 256 for n in range(200))
-            effects.update(Simulation(PROGRAMS[name], 1 + seed % 4, schedule).effects)
+            effects.update(Simulation(program, 1 + seed % 4, schedule, kind).effects)
+    return effects
+
+
+def test_every_kind_of_trouble_has_an_effect():
+    effects = effects_of(RunState, seeds=200)
 
     print(f"state machine: {200 * len(PROGRAMS)} schedules, {dict(effects)}")  # noqa: T201 - the figures of the suite
     assert {what for what, least in EFFECTS.items() if effects[what] < least} == set()
@@ -236,7 +245,7 @@ class FailureWinsOverCancel(RunState):
 
 
 class CheckpointWithoutCheck(RunState):
-    def checkpointed(self, number: int, *, wrote: Collection[str], outdated: Collection[str]) -> Decision:
+    def checkpointed(self, number: int, *, wrote: Collection[str], **_: Collection[str]) -> Decision:
         return super().checkpointed(number, wrote=wrote, outdated=())
 
 
@@ -261,9 +270,6 @@ PLANTED = {
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_found(bug: type[RunState]):
     with pytest.raises(BrokenPromiseError) as found:
-        for seed in range(400):
-            for name in PROGRAMS:
-                schedule = bytes((seed * 37 + n * n * 11) % 256 for n in range(200))
-                Simulation(PROGRAMS[name], 1 + seed % 4, schedule, bug)
+        effects_of(bug, seeds=400)
 
     assert found.value.args[0] == PLANTED[bug]
