@@ -332,7 +332,11 @@ PROGRAMS = {
     "joins within joins": Program(
         {
             "start": body(*many("fan", [2, 3, 0]), join=Request("outer")),
-            "fan": fan, "leaf": number, "inner": inner, "rest": rest, "outer": summing("outers"),
+            "fan": fan,
+            "leaf": number,
+            "inner": inner,
+            "rest": rest,
+            "outer": summing("outers"),
         },
         {"outer": 5, "outers": 5, "total": 4, "rests": 3, "numbers": 5},
         shows=("join",),
@@ -373,7 +377,8 @@ PROGRAMS = {
     "members that wait": Program(
         {
             "start": body(
-                Request("ask", "1", spawn_another=True, wait_for=("a1",)), Request("ask", "2", delay=MINUTE, wait_for=("a2",)),
+                Request("ask", "1", spawn_another=True, wait_for=("a1",)),
+                Request("ask", "2", delay=MINUTE, wait_for=("a2",)),
                 join=Request("all", wait_for=("a3",), delay=MINUTE),
             ),
             "ask": adding("asked"),
@@ -386,7 +391,9 @@ PROGRAMS = {
     "delays": Program(
         {
             "start": body(
-                Request("poll", "3", delay=MINUTE), *[Request("tick", "1", delay=MINUTE)] * 2, Request("tick", "1"),
+                Request("poll", "3", delay=MINUTE),
+                *[Request("tick", "1", delay=MINUTE)] * 2,
+                Request("tick", "1"),
                 join=Request("end", delay=MINUTE),
             ),
             "poll": poll,
