@@ -2,118 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from random import Random
 
 from liteflow.engine.state import Request
 from tests.simulated_store import GONE, promise
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-WAIT = object()
-MINUTE = timedelta(minutes=1)
-
-# ---------------------------------------------------------------- what a body may do
-
-
-class Get(NamedTuple):
-    key: str
-    default: object = WAIT
-
-
-class Set(NamedTuple):
-    key: str
-    value: object
-
-
-class Check(NamedTuple):
-    """Have the writes so far committed."""
-
-
-class Once(NamedTuple):
-    """A step: its result tells it from every other time that it is run."""
-
-    name: str
-
-
-class Fail(NamedTuple):
-    """Raise, in the first attempts, an error after which there is another."""
-
-    times: int
-
-
-class Joined(NamedTuple):
-    """Get the outputs that the task was dispatched to join, ``None`` if it is no join."""
-
-
-class Program(NamedTuple):
-    """Task bodies, each a generator of what it does, and what these keys hold in the end; it begins with `start`.
-
-    A body returns its output, what it asks to run next, and perhaps a join. *signals* are what is set from outside, *before* is
-    what the context held when the run began, *shows* is what must be seen in many of its runs.
-    """
-
-    bodies: dict[str, Any]
-    ends: dict[str, object]
-    signals: dict[str, object] = {}  # noqa: RUF012 - a default of a named tuple, which nobody changes
-    before: dict[str, object] = {}  # noqa: RUF012 - as above
-    shows: tuple[str, ...] = ()
-
-
-# ---------------------------------------------------------------- bodies
-
-
-def body(*requests: Request, output: object = None, steps: Iterable[object] = (), join: Request | None = None):
-    def run(_inputs: str | None):
-        yield from steps
-        return output, list(requests), join
-
-    return run
-
-
-def adding(key: str, *requests: Request, steps: Iterable[object] = ()):
-    """A task that adds its inputs to a key."""
-
-    def run(inputs: str | None):
-        yield from steps
-        yield Set(key, (yield Get(key, 0)) + int(inputs or 0))
-        return inputs, list(requests)
-
-    return run
-
-
-def reading(*keys: str, default: object = WAIT, steps: Iterable[object] = ()):
-    """A task whose output is what it reads."""
-
-    def run(_inputs: str | None):
-        yield from steps
-        values = {}
-        for key in keys:
-            values[key] = yield Get(key, default)
-        return list(values.values()), []
-
-    return run
-
-
-def summing(key: str):
-    """A join that adds what it finds to a key."""
-
-    def run(_inputs: str | None):
-        total = sum((yield Joined()))
-        yield Set(key, (yield Get(key, 0)) + total)
-        return total, []
-
-    return run
-
-
-def number(inputs: str):
-    yield Set("numbers", (yield Get("numbers", 0)) + 1)
-    return int(inputs), []
-
-
-def many(task: str, inputs: Iterable[object]) -> list[Request]:
-    return [Request(task, str(value), spawn_another=True) for value in inputs]
+from tests.simulated_tasks import (
+    MINUTE,
+    Check,
+    Fail,
+    Get,
+    Joined,
+    Once,
+    Program,
+    Set,
+    adding,
+    body,
+    many,
+    number,
+    reading,
+    summing,
+)
 
 
 def count(_inputs: str | None):
@@ -439,3 +347,38 @@ PROGRAMS = {
         shows=("signal", "time", "idle", "join", "join behind", "checkpoint kept", "step kept"),
     ),
 }
+
+
+# ---------------------------------------------------------------- a program out of the hat
+
+
+def any_program(seed: int, *, waits_with_own_inputs: bool = True) -> Program:
+    """Return a program of three tasks that do and ask for anything, and of which nothing is known but that it ends.
+
+    With *waits_with_own_inputs*, no dispatch that waits for a key equals one that does not wait for it.
+    """
+
+    def ask(chance: Random, depth: int) -> Request:
+        waits = tuple(key for key in ("s1", "s2", "start") if chance.random() < 0.1)
+        inputs = f"{depth}{chance.choice('ab')}{''.join(waits) if waits_with_own_inputs else ''}"
+        delay = MINUTE if chance.random() < 0.15 else None
+        return Request(chance.choice(["t1", "t2", "t3"]), inputs, chance.random() < 0.3, delay=delay, wait_for=waits)
+
+    def task(name: str):
+        def run(inputs: str | None):
+            chance = Random(f"{seed} {name} {inputs}")  # noqa: S311 - no secret: the same at each attempt
+            depth = int(inputs[0]) if inputs else 4
+            yield Joined()
+            for _ in range(chance.randrange(4)):
+                key = chance.choice("km")
+                read = [Get(key, 0)] * chance.randrange(2)
+                then = chance.choice([Check(), Fail(1), Set(key, GONE), Set(key, 1), Set(key, inputs)])
+                for step in [*read, then]:  # noqa: UP028 - a list takes no answers
+                    yield step
+            requests = [ask(chance, depth - 1) for _ in range(chance.randrange(4))] if depth else []
+            join = ask(chance, depth - 1) if depth and chance.random() < 0.5 else None
+            return inputs, requests, join
+
+        return run
+
+    return Program({name: task(name) for name in ("start", "t1", "t2", "t3")}, {}, signals={"s1": 1, "s2": 2})

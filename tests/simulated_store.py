@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 CANCELLED, COMPLETED, MERGED, PENDING = TaskStatus.CANCELLED, TaskStatus.COMPLETED, TaskStatus.MERGED, TaskStatus.PENDING
+FINAL = (CANCELLED, COMPLETED, MERGED)
 GONE = object()  # the value of a key that was deleted or never written
 
 
@@ -70,9 +71,9 @@ class Rows:
 
     def record(self, decision: Decision, live: dict[int, Entry]):
         for dispatch, status, into, not_before, wait_for, join in decision.dispatched:
-            keys = [row.dispatch.key for row in self.rows.values()]
-            new = into is None and status is PENDING
-            promise(not (new and dispatch.instance > 1 and dispatch.key in keys), "no instance number is used twice", dispatch)
+            if into is None and status is PENDING and dispatch.instance > 1:
+                keys = [row.dispatch.key for row in self.rows.values()]
+                promise(dispatch.key not in keys, "no instance number is used twice", dispatch)
             promise(dispatch.number == len(self.rows) + 1, "dispatches are numbered in order", dispatch)
             self.rows[dispatch.number] = Row(dispatch, status, into, self.version, not_before, wait_for, join)
         for number, into in decision.merged:
@@ -89,7 +90,7 @@ class Rows:
     # -- what is loaded --------------------------------------------------------------------------------------------
 
     def live(self) -> list[Row]:
-        return [row for row in self.rows.values() if row.status not in {CANCELLED, COMPLETED, MERGED}]
+        return [row for row in self.rows.values() if row.status not in FINAL]
 
     def load(self, kind: type[RunState]) -> RunState:
         live = self.live()
@@ -97,10 +98,11 @@ class Rows:
         done = [row.dispatch for row in self.rows.values() if row.status is COMPLETED]
         spawned: dict[str, int] = {}
         for row in self.rows.values():
-            spawned[row.dispatch.task_id] = max(spawned.get(row.dispatch.task_id, 1), row.dispatch.instance)
+            if row.dispatch.instance > 1:
+                spawned[row.dispatch.task_id] = max(spawned.get(row.dispatch.task_id, 1), row.dispatch.instance)
         return kind.load(
             self._entries(live),
-            spawned={task: n for task, n in spawned.items() if n > 1},
+            spawned=spawned,
             produced=[d.key for d in done if d.instance == 1 or d.key in keys],
             next_number=len(self.rows) + 1,
             failed=self.failed,
@@ -117,8 +119,9 @@ class Rows:
         for number, entry in entries.items():
             if entry.join in entries:
                 entries[entry.join].members.add(number)
-            merged = [row for row in self.members(number) if row.status is MERGED]
-            entry.members |= {self.host(row).dispatch.number for row in merged} & entries.keys()
+            if entry.dispatch.joins:
+                merged = [row for row in self.members(number) if row.status is MERGED]
+                entry.members |= {self.host(row).dispatch.number for row in merged} & entries.keys()
         return list(entries.values())
 
     # -- what follows from it --------------------------------------------------------------------------------------

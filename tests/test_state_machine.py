@@ -1,10 +1,12 @@
 """`RunState` in the hands of an adversary: small programs under any schedule, with crashes, failures and pauses anywhere.
 
-Whatever the schedule, a program ends as one that ran undisturbed. The bugs planted at the end show that this would notice.
+Whatever the schedule, a program ends as one that ran undisturbed. The bugs planted at the end show that this would notice, and
+each test counts what its schedules brought about, so that none of them is found to have tried nothing.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,153 +15,23 @@ from hypothesis import strategies as st
 
 from liteflow.engine.state import Decision, Request, RunState
 from liteflow.model import RunStatus, TaskStatus
-from tests.simulation import TROUBLE, WAIT, BrokenPromiseError, Get, Program, Set, Simulation
+from tests.programs import PROGRAMS, any_program
+from tests.simulated_run import TROUBLE, Simulation
+from tests.simulated_store import BrokenPromiseError
+from tests.simulated_tasks import Program, adding, body, many
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from liteflow.engine.state import Entry
 
-# ---------------------------------------------------------------- the programs: how each ends depends on no order
-
-
-def body(*requests: Request, output: object = None, steps: Iterable[Get | Set] = ()):
-    def run(_inputs: str | None):
-        yield from steps
-        return output, list(requests)
-
-    return run
-
-
-def adding(key: str, *requests: Request):
-    """A task that adds its inputs to a key."""
-
-    def run(inputs: str | None):
-        yield Set(key, (yield Get(key, 0)) + int(inputs or 0))
-        return inputs, list(requests)
-
-    return run
-
-
-def reading(*keys: str, default: object = WAIT):
-    """A task whose output is what it reads."""
-
-    def run(_inputs: str | None):
-        values = {}
-        for key in keys:
-            values[key] = yield Get(key, default)
-        return list(values.values()), []
-
-    return run
-
-
-def count(_inputs: str | None):
-    n = yield Get("n", 0)
-    yield Set("n", n + 1)
-    return n + 1, [Request("count")] if n < 5 else []
-
-
-def push(inputs: str):
-    pushed = yield Get("pushed", ())
-    yield Set("pushed", tuple(sorted({*pushed, inputs})))
-    return None, [Request("push", inputs + "+")] if inputs in "ab" else []
-
-
-def put(inputs: str):
-    yield Set(f"item{inputs}", inputs)
-    return None, [Request("sink", "all")]
-
-
-def transfer(inputs: str):
-    source, target = inputs
-    money = [(yield Get(source, 10)), (yield Get(target, 10))]
-    yield Set(source, money[0] - 1)
-    yield Set(target, money[1] + 1)
-    return None, []
-
-
-def grow(inputs: str):
-    later = [Request("grow", inputs[1:])] if inputs[1:] else []
-    return (yield Set("size", len(inputs))), [Request("leaf", "1", spawn_another=True), *later]
-
-
-def look_at_b(_inputs: str | None):
-    """It waits for b only if b has been dispatched by then, perhaps holding a turn that b needs."""
-    k = yield Get("k", 0)
-    yield Get("b", None)
-    yield Set("k", k + 100)
-    return None, []
-
-
-def many(task: str, inputs: Iterable[object]) -> list[Request]:
-    return [Request(task, str(value), spawn_another=True) for value in inputs]
-
-
-PROGRAMS = {
-    "map-reduce on one key": Program(
-        {"start": body(*many("map", range(1, 6))), "map": adding("total", Request("reduce")), "reduce": reading("total")},
-        {"total": 15, "reduce": [15]},
-    ),
-    "diamond": Program(
-        {
-            "start": body(Request("left"), Request("right")),
-            "left": body(Request("bottom"), output=1, steps=[Set("l", 1)]),
-            "right": body(Request("bottom"), output=2, steps=[Set("r", 2)]),
-            "bottom": reading("left", "right", "l", "r"),
-        },
-        {"bottom": [1, 2, 1, 2]},
-    ),
-    "loop": Program({"start": body(Request("count")), "count": count}, {"n": 6, "count": 6}),
-    "turns": Program(
-        {"start": body(*(Request("push", c) for c in "abcac")), "push": push}, {"pushed": ("a", "a+", "b", "b+", "c")}
-    ),
-    "fan-out and gather": Program(
-        {
-            "start": body(Request("gather"), Request("split")),
-            "split": body(*many("work", range(4))),
-            "work": adding("done"),
-            "gather": reading("work", "work#2", "work#3", "work#4"),
-        },
-        {"gather": ["0", "1", "2", "3"], "done": 6},
-    ),
-    "merged dispatches": Program(
-        {"start": body(*many("put", range(4))), "put": put, "sink": reading(*(f"item{n}" for n in range(4)), default=None)},
-        {"sink": ["0", "1", "2", "3"]},
-    ),
-    "two keys each": Program(
-        {"start": body(*many("transfer", ["ab", "bc", "ca", "ac", "ab", "bc"])), "transfer": transfer}, {"a": 8, "b": 10, "c": 12}
-    ),
-    "spawning loop": Program(
-        {"start": body(Request("grow", "1234")), "grow": grow, "leaf": adding("leaves")}, {"leaves": 4, "size": 1}
-    ),
-    "turns of several instances": Program(
-        {
-            "start": body(*many("add", [1, 2]), Request("more")),
-            "more": body(Request("add", "4"), Request("add", "8"), *many("add", [16])),
-            "add": adding("sum", Request("reduce")),
-            "reduce": reading("sum"),
-        },
-        {"sum": 31, "reduce": [31]},
-    ),
-    "a wait within a turn": Program(
-        {
-            "start": body(Request("a"), Request("seed"), Request("c", "1")),
-            "seed": body(Request("b", "10")),
-            "a": look_at_b,
-            "b": adding("k"),
-            "c": adding("k", Request("d", "1")),
-            "d": adding("k"),
-        },
-        {"k": 112},
-    ),
-}
-
-
 # ---------------------------------------------------------------- the promises
 
 SCHEDULES = st.binary(min_size=100, max_size=400)
 SETTINGS = settings(derandomize=True, database=None, deadline=None, max_examples=250, suppress_health_check=list(HealthCheck))
 WORKERS = st.sampled_from([1, 2, 4])
+TROUBLES = ("crash", "failure", "late end", "lost worker", "pause", "retry", "time", "timeout")
+FLOOR = 15  # times that each kind of trouble must have had effect in the runs of one test
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -168,10 +40,49 @@ def test_an_undisturbed_run_on_one_worker_ends_as_it_should(name: str):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-@SETTINGS
-@given(workers=WORKERS, schedule=SCHEDULES)
-def test_whatever_happens_a_run_ends_as_an_undisturbed_one(name: str, workers: int, schedule: bytes):
-    Simulation(PROGRAMS[name], workers, schedule)
+def test_whatever_happens_a_run_ends_as_an_undisturbed_one(name: str):
+    seen = Counter()
+
+    @SETTINGS
+    @given(workers=WORKERS, schedule=SCHEDULES)
+    def search(workers: int, schedule: bytes):
+        seen.update(Simulation(PROGRAMS[name], workers, schedule).effects)
+
+    search()
+
+    assert_seen(seen, *TROUBLES, *PROGRAMS[name].shows)
+
+
+def test_whatever_the_program_every_promise_holds_that_needs_not_know_it():
+    seen = Counter()
+
+    @SETTINGS
+    @given(seed=st.integers(0, 2**32), workers=WORKERS, schedule=SCHEDULES)
+    def search(seed: int, workers: int, schedule: bytes):
+        seen.update(Simulation(any_program(seed), workers, schedule).effects)
+
+    search()
+
+    assert_seen(seen, *TROUBLES, "late call", "late return", "signal", "checkpoint kept", "idle", "follower")
+    assert_seen(seen, "join", "join behind", "join of a merged member")
+
+
+def test_a_run_that_is_cancelled_at_any_moment_starts_nothing_more_and_ends_cancelled():
+    seen = Counter()
+
+    @settings(SETTINGS, max_examples=500)
+    @given(name=st.sampled_from(list(PROGRAMS)), cancel_at=st.integers(0, 60), workers=WORKERS, schedule=SCHEDULES)
+    def search(name: str, cancel_at: int, workers: int, schedule: bytes):
+        seen.update(Simulation(PROGRAMS[name], workers, schedule, cancel_at=cancel_at).effects)
+
+    search()
+
+    assert_seen(seen, "cancel", "cancel of a run that stops", "trouble after a cancel", "cancelled with something left")
+
+
+def assert_seen(seen: Counter[str], *kinds: str):
+    print({kind: times for kind, times in sorted(seen.items()) if times})  # noqa: T201 - pytest -rP shows what was tried
+    assert [kind for kind in kinds if seen[kind] < FLOOR] == []
 
 
 def attempts_of_64(workers: int, schedule: bytes, kind: type[RunState] = RunState) -> int:
@@ -191,19 +102,19 @@ def test_64_tasks_that_change_one_key_need_at_most_3_attempts_each(workers: int,
 
 
 class NoConflictCheck(RunState):
-    def completed(self, number: int, requests: Sequence[Request], _join: None = None, **what: Collection[str]) -> Decision:
-        return super().completed(number, requests, outdated=what["outdated"])
+    def completed(self, number: int, *asked: Any, **what: Collection[str]) -> Decision:
+        return super().completed(number, *asked, outdated=what["outdated"])
 
 
 class NoStaleRerun(RunState):
-    def completed(self, number: int, requests: Sequence[Request], _join: None = None, **what: Collection[str]) -> Decision:
+    def completed(self, number: int, *asked: Any, **what: Collection[str]) -> Decision:
         clash = [key for key in what["outdated"] if key in what["wrote"]]
-        return super().completed(number, requests, wrote=what["wrote"], outdated=clash)
+        return super().completed(number, *asked, wrote=what["wrote"], outdated=clash)
 
 
 class RequestsLostInConflict(RunState):
-    def completed(self, number: int, requests: Sequence[Request], _join: None = None, **what: Collection[str]) -> Decision:
-        return super().completed(number, () if number in self._turns._contends else requests, **what)
+    def completed(self, number: int, requests: Sequence[Request], join: Any = None, **what: Collection[str]) -> Decision:
+        return super().completed(number, () if number in self._turns._contends else requests, join, **what)
 
 
 class FollowersLostInConflict(RunState):
@@ -288,6 +199,132 @@ class NoTurns(RunState):
         return decision
 
 
+class JoinStartsWithItsFirstMember(RunState):
+    def _become_ready(self, entries: Iterable[Entry]) -> None:
+        entries = list(entries)
+        first = [e for e in entries if e.status is TaskStatus.PENDING and 0 < len(e.members) < (e.dispatch.joins or 0)]
+        self._ready.extend(entry.dispatch.number for entry in first)
+        super()._become_ready(entries)
+
+
+class JoinForgottenByItsMergedMember(RunState):
+    def _merge(self, number: int, into: int, decision: Decision) -> None:
+        self._holds._watched.pop(number, None)
+        super()._merge(number, into, decision)
+
+    def recorded(self) -> dict[str, object]:
+        return {**super().recorded(), "live": set(self.live)}
+
+
+class JoinFreedByItsMergedMember(RunState):
+    def _merge(self, number: int, into: int, decision: Decision) -> None:
+        self._become_ready(self._holds.completed(number))
+        super()._merge(number, into, decision)
+
+    def recorded(self) -> dict[str, object]:
+        return {**super().recorded(), "live": set(self.live)}
+
+
+class EmptyJoinNeverStarts(RunState):
+    def _be_ready(self, entry: Entry) -> None:
+        if entry.dispatch.joins != 0:
+            super()._be_ready(entry)
+
+
+class MembersAreResults(RunState):
+    def completed(self, number: int, requests: Sequence[Request], join: Any = None, **what: Collection[str]) -> Decision:
+        decision = super().completed(number, requests, join, **what)
+        decision.leaf = not requests and join is None
+        return decision
+
+
+class JoinStartsBesideItsInstance(RunState):
+    def _become_ready(self, entries: Iterable[Entry]) -> None:
+        entries = list(entries)
+        for entry in entries:
+            if entry.dispatch.joins and entry.status is TaskStatus.BEHIND and entry.is_free:
+                self._ready.append(entry.dispatch.number)
+        super()._become_ready(entries)
+
+
+class KeysWrittenBeforeAreMissed(RunState):
+    def _dispatch(self, request: Request, *rest: Any, **more: Any) -> int:
+        return super()._dispatch(request._replace(missing=frozenset(request.wait_for)), *rest, **more)
+
+    def recorded(self) -> dict[str, object]:
+        return {**super().recorded(), "live": set(self.live)}
+
+
+class OneKeyIsEnough(RunState):
+    def written(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            for entry in self._holds._awaited.get(key, ()):
+                if entry.status is TaskStatus.PENDING and len(entry.missing) > 1:
+                    self._ready.append(entry.dispatch.number)
+            super().written([key])
+
+
+class TriedAgainAtOnce(RunState):
+    def retried(self, number: int, not_before: Any) -> Decision:
+        decision = super().retried(number, not_before)
+        self.due(number)
+        return decision
+
+
+class DueIgnoredAfterLoad(RunState):
+    is_loaded = False
+
+    @classmethod
+    def load(cls, entries: Iterable[Entry], **rest: Any) -> RunState:
+        state = super().load(entries, **rest)
+        state.is_loaded = True
+        return state
+
+    def due(self, number: int) -> None:
+        if not self.is_loaded:
+            super().due(number)
+
+
+class CheckpointedConflictUnseen(RunState):
+    def checkpointed(self, number: int, **what: Collection[str]) -> Decision:
+        return super().checkpointed(number, wrote=what["wrote"], outdated=())
+
+
+class FailureWinsOverCancel(RunState):
+    def failed(self, number: int) -> Decision:
+        self.stopping = None
+        return super().failed(number)
+
+
+class PauseWinsOverCancel(RunState):
+    def stop(self, status: RunStatus) -> Decision:
+        if status is RunStatus.PAUSED and self.stopping:
+            self.stopping = (status, None)
+        return super().stop(status)
+
+
+class CancelledRunStartsMore(RunState):
+    def take_ready(self) -> list[int]:
+        stopping = self.stopping
+        self.stopping = stopping if stopping and stopping[0] is not RunStatus.CANCELLED else None
+        numbers = super().take_ready()
+        self.stopping = stopping
+        return numbers
+
+    def begin(self, number: int) -> int | None:
+        stopping = self.stopping
+        self.stopping = stopping if stopping and stopping[0] is not RunStatus.CANCELLED else None
+        attempt = super().begin(number)
+        self.stopping = stopping
+        return attempt
+
+
+class IdleWhileSomethingRuns(RunState):
+    @property
+    def is_idle(self) -> bool:
+        return not self._ready and not self._turns and bool(self.live) and not self.stopping
+
+
 PLANTED = {
     NoConflictCheck: "ends as one that was not disturbed",
     NoStaleRerun: "sees what its dispatcher wrote",
@@ -300,17 +337,38 @@ PLANTED = {
     PausedWithNothingLeft: "something can go on",
     FailureStopsNothing: "nothing starts in a run that is to stand still",
     TurnsSideBySide: "an instance runs one dispatch at a time",
+    JoinStartsWithItsFirstMember: "a join starts after all its members",
+    JoinForgottenByItsMergedMember: "a run is idle if and only if all of it waits",
+    JoinFreedByItsMergedMember: "a join starts after all its members",
+    EmptyJoinNeverStarts: "a run is idle if and only if all of it waits",
+    MembersAreResults: "what a join waits for is not in the result",
+    JoinStartsBesideItsInstance: "what is handed out may start",
+    KeysWrittenBeforeAreMissed: "a run is idle if and only if all of it waits",
+    OneKeyIsEnough: "nothing starts before its keys are written",
+    TriedAgainAtOnce: "nothing starts before its time",
+    DueIgnoredAfterLoad: "a run is idle if and only if all of it waits",
+    CheckpointedConflictUnseen: "ends as one that was not disturbed",
+    FailureWinsOverCancel: "a cancelled run ends cancelled",
+    PauseWinsOverCancel: "a cancelled run ends cancelled",
+    CancelledRunStartsMore: "nothing starts in a cancelled run",
+    IdleWhileSomethingRuns: "a run is idle if and only if all of it waits",
+}
+ONLY_IN = {  # few schedules of few programs let these show
+    NoStaleRerun: "map-reduce on one key",
+    TurnsKeptWhileWaiting: "a wait within a turn",
+    JoinFreedByItsMergedMember: "members that merge",
 }
 
 
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_found(bug: type[RunState]):
-    names = ["a wait within a turn"] if bug is TurnsKeptWhileWaiting else list(PROGRAMS)  # few schedules let it show
+    names = [ONLY_IN[bug]] if bug in ONLY_IN else list(PROGRAMS)
+    cancels = st.integers(0, 60) if "Cancel" in bug.__name__ else st.none()
 
     @settings(SETTINGS, max_examples=3_000, phases=[Phase.generate])
-    @given(name=st.sampled_from(names), workers=WORKERS, schedule=SCHEDULES)
-    def search(name: str, workers: int, schedule: bytes):
-        Simulation(PROGRAMS[name], workers, schedule, bug)
+    @given(name=st.sampled_from(names), workers=WORKERS, schedule=SCHEDULES, cancel_at=cancels)
+    def search(name: str, workers: int, schedule: bytes, cancel_at: int | None):
+        Simulation(PROGRAMS[name], workers, schedule, bug, cancel_at)
 
     with pytest.raises(BrokenPromiseError, match=PLANTED[bug]):
         search()

@@ -1,14 +1,25 @@
-"""What happens next in a run: who waits for whom (R4), and who runs again after a conflict, and when (R5)."""
+"""What happens next in a run: who waits for whom (R4), who runs again after a conflict, and when (R5), and when all waits."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
-from liteflow.engine.state import Entry, Request
-from liteflow.model import Dispatch, TaskStatus
+from liteflow.engine.state import Entry, Request, RunState
+from liteflow.model import Dispatch, RunStatus, TaskStatus
 from tests.states import all_running, begin, loaded, run_of, spawn
 
 PENDING = TaskStatus.PENDING
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def awaiting(task_id: str, key: str) -> Request:
+    return Request(task_id, wait_for=(key,), missing=frozenset({key}))
+
+
+def delayed(task_id: str, inputs: str | None = None) -> Request:
+    return Request(task_id, inputs, not_before=NOON)
 
 
 # ---------------------------------------------------------------- R4: waiting
@@ -247,3 +258,106 @@ def test_a_conflict_takes_the_followers_in_as_the_next_attempt_begins_at_the_top
 
     assert decision.merged == [(4, 2)]
     assert list(state.live) == [2]
+
+
+def test_a_checkpoint_without_a_conflict_changes_nothing_of_the_run():
+    state = all_running("a")
+    before = state.recorded()
+
+    decision = state.checkpointed(2, wrote={"k"}, outdated=["other", ""])
+
+    assert (decision.conflicted, decision.moved, state.recorded()) == (False, [], before)
+    assert state.live[2].status is TaskStatus.RUNNING
+
+
+def test_a_checkpoint_of_a_key_that_was_read_and_has_changed_makes_the_attempt_run_again():
+    state = all_running("a")
+
+    decision = state.checkpointed(2, wrote={"k"}, outdated=["k"])
+
+    assert (decision.conflicted, decision.moved) == (True, [(2, PENDING)])
+    assert state.take_ready() == [2]
+    assert state.begin(2) == 2
+
+
+def test_those_who_lost_at_a_checkpoint_take_turns_too():
+    state = all_running("a", "b")
+
+    state.checkpointed(2, wrote={"k"}, outdated=["k"])
+    state.completed(3, [], wrote={"k"}, outdated=["k"])
+
+    assert state.take_ready() == [2]
+
+
+# ---------------------------------------------------------------- a run that waits
+
+
+def waiting(*requests: Request) -> RunState:
+    state = run_of(*requests)
+    state.take_ready()
+    return state
+
+
+@pytest.mark.parametrize(
+    "requests", [[delayed("a")], [awaiting("a", "k")], [delayed("a"), delayed("a", "2"), awaiting("b", "k")]]
+)
+def test_a_run_is_idle_if_all_of_it_waits_for_a_time_a_key_or_its_turn(requests: list[Request]):
+    assert waiting(*requests).is_idle
+
+
+def test_a_run_of_which_something_is_ready_handed_out_or_runs_is_not_idle():
+    state = run_of("a", delayed("b"))
+
+    ready = state.is_idle
+    state.take_ready()
+    handed_out = state.is_idle
+    begin(state, 2)
+
+    assert (ready, handed_out, state.is_idle) == (False, False, False)
+    state.completed(2, [])
+    assert state.is_idle
+
+
+def test_a_run_whose_tasks_wait_for_each_others_keys_is_not_idle_while_they_run():
+    state = all_running("a", delayed("b"))
+    state.blocks(2, "b")
+
+    assert not state.is_idle
+
+
+def test_a_run_is_idle_no_more_once_a_time_or_a_key_has_come():
+    state = waiting(delayed("a"), awaiting("b", "k"))
+
+    state.written(["k"])
+    assert not state.is_idle
+    begin(state, *state.take_ready())
+    state.completed(3, [])
+    assert state.is_idle
+    state.due(2)
+
+    assert not state.is_idle
+
+
+def test_a_run_in_which_one_waits_for_its_turn_over_a_key_is_not_idle():
+    state = all_running("a", "b", delayed("c"))
+    for number in (2, 3):
+        state.completed(number, [], wrote={"k"}, outdated=["k"])
+    state.take_ready()
+
+    assert not state.is_idle
+
+
+@pytest.mark.parametrize("status", [RunStatus.PAUSED, RunStatus.CANCELLED])
+def test_a_run_that_is_to_stand_still_is_not_idle(status: RunStatus):
+    state = waiting(delayed("a"))
+
+    state.stop(status)
+
+    assert not state.is_idle
+
+
+def test_a_run_that_is_over_is_not_idle():
+    state = all_running("a")
+    state.completed(2, [])
+
+    assert not state.is_idle

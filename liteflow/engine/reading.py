@@ -51,7 +51,7 @@ class Reading:
         self.values, self.waits = values, Waits(state)
         self.lock = threading.Lock()
         self._published = threading.Condition(self.lock)
-        self._next_publish = Bell()
+        self._next_publish: Bell | None = None  # once a coroutine waits for it
         self._committing = self._over = False
 
     def committing(self) -> None:
@@ -62,8 +62,9 @@ class Reading:
         """The commit has succeeded: show what it holds; with *over*, nothing more will come. Called under the lock."""
         self._committing, self._over = False, self._over or over
         self._published.notify_all()
-        bell, self._next_publish = self._next_publish, Bell()
-        bell.ring()
+        if self._next_publish is not None:
+            self._next_publish.ring()
+            self._next_publish = None
         self.waits.wake(self.values.publish())
         if over:
             self.waits.wake_all()
@@ -133,10 +134,12 @@ class Reading:
 
     async def _no_commit(self) -> None:
         """Wait on the event loop until no commit is under way, so that others on the loop go on meanwhile."""
-        while self._committing:
-            bell = self._next_publish
-            if self._committing:
-                await bell.heard()
+        while True:
+            with self.lock:
+                if not self._committing:
+                    return
+                bell = self._next_publish = self._next_publish or Bell()
+            await bell.heard()
 
     def peek(self, attempt: Attempt, key: str) -> str | None:
         """Return the committed text of *key*, ``None`` for none."""

@@ -126,8 +126,9 @@ class Scribe:
         else:
             del self.attempts[dispatch.number]
             self._commit_writes(attempt, journal)
-            for task_id in (dispatch.task_id, *(request.task_id for request in requests)):
-                self._values.touched_at[task_id] = self._values.version
+            self._values.touched_at[dispatch.task_id] = self._values.version
+            for request in [*requests, join] if join is not None else requests:
+                self._values.touched_at[request.task_id] = self._values.version
             seq = self._feed.output(dispatch.number, dispatch.key, attempt.attempt, dispatch.task_id, event.output)
             journal.completed(attempt, version=self._values.version, seq=seq, leaf=decision.leaf)
             attempt.given_up = RunCancelledError(self._run_id, f"for task {dispatch.key} it is over: it has returned")

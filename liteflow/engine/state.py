@@ -303,11 +303,9 @@ class RunState:
         for number in () if request.not_before else (n for key in keys for n in self.lines[key]):
             entry = self.live[number]
             begun = entry.attempts > 0
-            if (
-                entry.dispatch.joins is None
-                and (begun or (entry.not_before is None and entry.wait_for == request.wait_for))
-                and self._equal(entry.dispatch.inputs, request.inputs)
-            ):
+            waits_alike = entry.not_before is None and entry.wait_for == request.wait_for
+            may = waits_alike and not begun if request.missing else waits_alike or begun
+            if may and entry.dispatch.joins is None and self._equal(entry.dispatch.inputs, request.inputs):
                 if entry.status is not RUNNING:
                     return number
                 running = running or number
