@@ -7,6 +7,7 @@ step, so that it is fetched once. `agather` waits for all pages, also for those 
 import asyncio
 import re
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -17,13 +18,15 @@ requests = Counter()
 
 
 class Site(BaseHTTPRequestHandler):
-    """Thirty pages; page 7 links to one that is not there, and the first request for page 5 breaks off."""
+    """Thirty pages; 7 links to one that is not there, 4 is slow, and the first request for 5 breaks off."""
 
     def do_GET(self):
         requests[self.path] += 1
         number = int(self.path[1:])
         if requests["/5"] == 1 and number == 5:
             return
+        if number == 4:
+            time.sleep(0.3)
         links = [n for n in (2 * number + 1, 2 * number + 2, number // 2) if n < 30] + [404] * (number == 7)
         self.send_response(200 if number < 30 else 404)
         self.end_headers()
@@ -59,15 +62,16 @@ async def page(ctx, inputs):
     new = [link for link in dict.fromkeys(links) if link not in seen]
     if new:
         ctx.set("seen", seen + new)
-    ctx.set(f"status of {inputs}", status)
+    ctx.set(f"found at {inputs}", {"status": status, "links": len(links)})
     return TaskOutput(f"{status} {inputs}", [NextTask("page", link, spawn_another=True) for link in new])
 
 
 @flow.task("report")
 async def report(ctx):
     await ctx.agather("page")
-    paths = sorted(await ctx.aget("seen"))
-    return {"pages": len(paths), "broken": [path for path in paths if await ctx.aget(f"status of {path}") != 200]}
+    found = {path: await ctx.aget(f"found at {path}") for path in sorted(await ctx.aget("seen"))}
+    links = sum(page["links"] for page in found.values())
+    return {"pages": len(found), "links": links, "broken": [path for path, page in found.items() if page["status"] != 200]}
 
 
 async def crawl():
@@ -80,4 +84,5 @@ if __name__ == "__main__":
     asyncio.run(crawl())
     site.shutdown()
     site.server_close()
-    print(f"{sum(requests.values())} requests; page 5 was asked for {requests['/5']} times, no other more than once")
+    again = {path: times for path, times in requests.items() if times > 1}
+    print(f"{sum(requests.values())} requests; asked for more than once: {again}")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from liteflow.signals import Gate, is_main_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,12 +47,21 @@ class Bell:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait on this thread, so many seconds at most; return whether it has rung."""
-        if not self._rung:
+        if not self._rung and is_main_thread():
+            self._wait_for_signals_too(timeout)
+        elif not self._rung:
             gate = threading.Lock()
             gate.acquire()
             if self._call(gate.release):
                 gate.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
         return self._rung
+
+    def _wait_for_signals_too(self, timeout: float | None) -> None:
+        ends = math.inf if timeout is None else time.monotonic() + timeout
+        with Gate.lent() as gate:
+            if self._call(gate.open):
+                while not self._rung and (left := ends - time.monotonic()) > 0:
+                    gate.wait(left)
 
     async def heard(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - the twin of `wait`
         """Wait on the running event loop, so many seconds at most; return whether it has rung."""

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from liteflow import Flow
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 EXPECTED = {
     "greeting.py": ["{'hello': 'Hello Ada!'}", "1 runs so far"],
@@ -31,15 +33,14 @@ EXPECTED = {
     "crawler.py": [
         "page 200 /29",
         "page 404 /404",
-        "report {'pages': 31, 'broken': ['/404']}",
-        "32 requests;",
-        "5 was asked for 2",
+        "report {'pages': 31, 'links': 60, 'broken': ['/404']}",
+        "32 requests; asked for more than once: {'/5': 2}",
     ],
     "nightly.py": [
         "task clean_up is due at 2026-03-28 02:00:00 UTC",
-        "28 March, 02:00 cleaning up, night 1",
-        "30 March, 02:00",
-        "night 3",
+        "closed, and opened again 28 March, 02:00 cleaning up, night 1",
+        "29 March, 02:00 cleaning up, night 2",
+        "30 March, 02:00 cleaning up, night 3 {'clean_up': 3}",
     ],
     "chat.py": ["your message number 1", "number 2. The one before was 'hello'."],
     "sql_tour.py": ["# The store in SQL", "## 10.", "out of paper", "conflicted"],
@@ -47,10 +48,11 @@ EXPECTED = {
     "library_names.py": ["names in ", " self "],
 }
 INPUT = {"chat.py": "hello\nagain\n\n"}
+BERLIN = "CET-1CEST,M3.5.0,M10.5.0/3"  # its rules, for machines that do not know the name
 
 
-def run(name: str, folder: Path) -> str:
-    env = {**os.environ, "COLUMNS": "120"}
+def run(name: str, folder: Path, zone: str = "UTC0") -> str:
+    env = {**os.environ, "COLUMNS": "120", "TZ": zone}
     env.pop("LITEFLOW_STORE", None)
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / name)], cwd=folder, env=env, input=INPUT.get(name, ""), text=True,
@@ -89,6 +91,34 @@ def test_each_order_is_charged_once_and_a_script_that_is_started_again_charges_n
 
     assert [printed.count("charging") for printed in (first, second)] == [2, 0]
     assert "lamp shipped, paid with R-40" in second
+
+
+def test_an_order_is_charged_once_although_the_task_that_pays_is_tried_twice(tmp_path):
+    printed = run("order.py", tmp_path)
+
+    with Flow(name="order", store=f"sqlite:///{tmp_path / 'liteflow.db'}") as flow:
+        attempts = [{task.key: task.attempts for task in flow.get_run(run_id).tasks()} for run_id in ("order-1", "order-2")]
+    assert [tried["pay"] for tried in attempts] == [2, 2]
+    assert [printed.count(f"charging {price}") for price in (40, 90)] == [1, 1]
+
+
+def test_the_crawler_shows_each_page_once_and_the_report_last(tmp_path):
+    lines = run("crawler.py", tmp_path).splitlines()
+
+    pages = [line.split()[-1] for line in lines if line.startswith("page ")]
+    assert sorted(pages) == sorted([*(f"/{number}" for number in range(30)), "/404"])
+    assert lines[-2].startswith("report ")
+
+
+def test_the_nightly_job_runs_once_a_night_at_two_by_the_clock_on_the_wall(tmp_path):
+    printed = run("nightly.py", tmp_path, BERLIN)
+
+    nights = [line for line in printed.splitlines() if "cleaning up" in line]
+    assert [night.partition("  ")[0] for night in nights] == [
+        "28 March, 02:00",
+        "29 March, 03:00",  # there is no 02:00 in the night in which summer time begins
+        "30 March, 02:00",
+    ]
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)

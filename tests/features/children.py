@@ -82,8 +82,12 @@ class Child:
         self.end()
 
     def end(self) -> int:
-        """Wait for its end; return its exit code."""
-        code = self.process.wait(SECONDS)
+        """Wait for its end, and put one to it that takes too long; return its exit code."""
+        try:
+            code = self.process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
         for reader in self._readers:
             reader.join(SECONDS)
         return code

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.features.children import Child
+from tests.features.children import Child, output_of
 from tests.features.records import one, rows
 from tests.features.waiting import Helper, until
 
@@ -129,6 +129,58 @@ def test_a_script_that_handles_sigterm_itself_keeps_its_handler(store: str):
 
     assert child.end() == 0, child.errors
     assert child.lines() == ["mine", "{'wait': 'done'}"]
+
+
+@pytest.mark.parametrize(("name", "said"), [("SIGTERM", "SystemExit(143)"), ("SIGINT", "KeyboardInterrupt()")])
+def test_a_signal_that_another_thread_takes_is_handled_at_once(store: str, name: str, said: str):
+    """As one is that comes in the instant before the main thread begins to wait: neither ends the wait for a lock."""
+    child = Child(
+        """
+        import signal, sys, threading
+        from liteflow import Flow
+
+        flow = Flow(store=sys.argv[1])
+
+        @flow.task()
+        def wait(ctx):
+            while sys._current_frames()[threading.main_thread().ident].f_code.co_name != "wait":
+                pass  # the main thread is on its way to where it waits
+            print("sent")
+            signal.pthread_kill(threading.get_ident(), signal.Signals[sys.argv[2]])
+            threading.Event().wait(20)
+
+        try:
+            flow.run("wait")
+        except BaseException as error:
+            print(repr(error))
+        """,
+        store,
+        name,
+    )
+    assert child.line() == "sent"
+    sent = time.monotonic()
+    assert child.line() == said
+    assert time.monotonic() - sent < 1.2
+    assert child.end() == 0, child.errors
+
+
+def test_bytes_of_signals_go_on_to_who_had_asked_for_them(store: str):
+    assert output_of(
+        """
+        import os, signal, sys, threading
+        from liteflow import Flow
+
+        reads, writes = os.pipe()
+        os.set_blocking(writes, False)
+        signal.signal(signal.SIGUSR1, lambda *_: over.set())
+        signal.set_wakeup_fd(writes)
+        over = threading.Event()
+        flow = Flow(store=sys.argv[1])
+        flow.add_task("wait", lambda ctx: (os.kill(os.getpid(), signal.SIGUSR1), over.wait(20))[1])
+        print(flow.run("wait")["wait"], os.read(reads, 10)[0] == signal.SIGUSR1, signal.set_wakeup_fd(-1) == writes)
+        """,
+        store,
+    ) == ["True True True"]
 
 
 def test_a_script_that_ends_while_a_started_run_is_live_ends_at_once(store: str):
