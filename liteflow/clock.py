@@ -64,7 +64,7 @@ def derived_id(*names: str) -> str:
 
 def to_text(moment: datetime) -> str:
     """Return a time as the store keeps it, ``2026-11-23T03:31:17.123456Z``: text order is time order."""
-    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return moment.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def from_text(text: str) -> datetime:

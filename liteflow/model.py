@@ -195,8 +195,7 @@ class TaskStatus(StrEnum):
         return self in (TaskStatus.MERGED, TaskStatus.COMPLETED, TaskStatus.CANCELLED)
 
 
-@dataclass(frozen=True, slots=True)
-class Dispatch:
+class Dispatch(NamedTuple):
     """A recorded request to run a task: one row, one future execution.
 
     Attributes:

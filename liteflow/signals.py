@@ -19,7 +19,7 @@ MOST_MILLISECONDS = 2**31 - 1  # that poll(2) takes
 
 def is_main_thread() -> bool:
     """Return whether this is the thread in which Python calls signal handlers."""
-    return threading.current_thread() is threading.main_thread()
+    return threading.get_ident() == threading.main_thread().ident
 
 
 def undisturbed() -> AbstractContextManager[None]:

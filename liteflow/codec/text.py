@@ -79,7 +79,7 @@ class Format(ABC):
     def write(self, value: object, place: str) -> str:
         """Return *value* as JSON text, before any hook."""
         try:
-            raw = dump(value) if _weigh((value,), 0, self.max_bytes) < inf else b""
+            raw = dump(value) if type(value) is str or _weigh((value,), 0, self.max_bytes) < inf else b""
         except (UnicodeEncodeError, RecursionError):  # a lone surrogate; a stack that is nearly full
             raw = b""
         if not raw or b'{"$' in raw:  # quotes in a string are escaped, so this is always the first key of an object

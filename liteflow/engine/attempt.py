@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from liteflow.bell import Bell
 from liteflow.clock import derived_id
 from liteflow.engine.events import Checkpoint, Step
-from liteflow.errors import InvalidKeyError, LimitExceededError
+from liteflow.errors import InvalidKeyError, LimitExceededError, RunCancelledError
 from liteflow.model import Value
 
 if TYPE_CHECKING:
@@ -66,7 +66,6 @@ class Attempt:
         bases: for each key that it has updated: the committed value that the first update was applied to.
         update_error: what an update raised when a checkpoint applied it to a fresh value.
         kept_seq: the number of its last chunk that a checkpoint has committed.
-        given_up: why it can do nothing more; ``None`` while it can.
         abandon: has nobody wait for its body any more.
         expire: the call that is to give it up when its time is over, if it has a time.
         started_at: when it began.
@@ -94,7 +93,8 @@ class Attempt:
         self._chunks = self.kept_seq = 0
         self._steps: dict[str, str] | None = None
         self._step_names: set[str] = set()
-        self.given_up: LiteFlowError | None = None
+        self._error: LiteFlowError | None = None
+        self._ended: str | None = None
         self.abandon: Callable[[], None] = _nothing
         self.expire: Call | None = None
 
@@ -122,6 +122,30 @@ class Attempt:
         """Whether it has run long enough for others to be told."""
         return (now - self.started_at).total_seconds() >= FLUSH_SECONDS
 
+    @property
+    def given_up(self) -> LiteFlowError | None:
+        """Why it can do nothing more; ``None`` while it can."""
+        if self._error is None and self._ended is not None:
+            why = f"for task {self.dispatch.key} it is over: it has {self._ended}"
+            self._error = RunCancelledError(self.run_id, why)
+        return self._error
+
+    @given_up.setter
+    def given_up(self, why: LiteFlowError) -> None:
+        self._error = why
+
+    def has_ended(self, how: str) -> None:
+        """It has "returned" or "failed", and can do nothing more."""
+        self._ended = how
+
+    @property
+    def has_read(self) -> bool:
+        """Whether it has looked at anything that others may change."""
+        return bool(
+            self.reads or self.gathered or self.earlier or self.is_outdated
+            or self.scanned is not None or self.looked is not None
+        )  # fmt: skip
+
     def returned(self) -> None:
         """Its body has come to an end: its time does not matter any more."""
         if self.expire is not None:
@@ -129,8 +153,9 @@ class Attempt:
 
     def check(self) -> None:
         """Raise why this attempt was given up, if it was."""
-        if self.given_up is not None:
-            raise self.given_up
+        error = self.given_up
+        if error is not None:
+            raise error
 
     # -- values ----------------------------------------------------------------------------------------------------
 
@@ -189,7 +214,7 @@ class Attempt:
 
     def is_late(self, newest: Callable[[str], Value]) -> bool:
         """Whether what its updates were applied to has changed since."""
-        return any(newest(key).text != base.text for key, base in self.bases.items())
+        return bool(self.bases) and any(newest(key).text != base.text for key, base in self.bases.items())
 
     def reapply(self, fresh: Callable[[str], Value]) -> None:
         """Apply its updates again, in order, to fresh values; raises what they raise."""

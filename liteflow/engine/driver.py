@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from liteflow.bell import Bell
 from liteflow.engine.attempt import FLUSH_SECONDS, Attempt
-from liteflow.engine.events import Broke, Checkpoint, Done, Event, Halt, Step, updated
+from liteflow.engine.events import Checkpoint, Done, Event, Halt, Step, updated
 from liteflow.engine.pace import Pace
 from liteflow.engine.reading import Reading
 from liteflow.engine.scribe import FLUSH_AT, Scribe
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from liteflow.store.database import Transaction
 
 MOST_EVENTS = HEADROOM  # in one commit
-WAITED_FOR = (Broke, Checkpoint, Halt, Step)  # events whose commit somebody waits for
 
 _thread = threading.local()  # is_ending: the job of this thread ends once its event is posted
 
@@ -83,6 +82,7 @@ class RunDriver:
         self._inbox: deque[Event] = deque()
         self._taken: list[Event] = []
         self._queued = self._has_more = False  # it takes part in a commit to come; has more than the one under way takes
+        self._waited_for = False  # somebody waits for the commit under way
         self._pace = Pace(services.clock)
         self._flush_due = False
         self._block: int | None = None
@@ -209,14 +209,18 @@ class RunDriver:
     def wants_sync(self) -> bool:
         """Take what happened; return whether its commit must be on the disk before anybody hears of it."""
         with self._lock:
-            taken = min(len(self._inbox), MOST_EVENTS)
-            self._taken = [self._inbox.popleft() for _ in range(taken)]
-            self._queued = self._has_more = bool(self._inbox)
-            done = [event for event in self._taken if isinstance(event, Done)]
-            self._block = self.feed.next_block(len(done))
-            ends = len(self._state.lines) <= len(done) and not all(event.requests for event in done)
-            waited_for = any(isinstance(event, WAITED_FOR) for event in self._taken)
-            return ends or waited_for or self._state.stopping is not None or self._block is not None
+            inbox, done, leaves, self._waited_for = self._inbox, 0, 0, False
+            self._taken = [inbox.popleft() for _ in range(min(len(inbox), MOST_EVENTS))]
+            self._queued = self._has_more = bool(inbox)
+            for event in self._taken:
+                if isinstance(event, Done):
+                    done += 1
+                    leaves += not event.requests
+                elif event is not None:
+                    self._waited_for = True
+            self._block = self.feed.next_block(done)
+            may_end = leaves > 0 and len(self._state.lines) <= done
+            return may_end or self._waited_for or self._state.stopping is not None or self._block is not None
 
     def apply(self, tx: Transaction) -> None:
         """Decide what follows from what happened, and record it."""
@@ -226,7 +230,8 @@ class RunDriver:
         version = store.check_fence(tx, self.run_id, self.context_id, self._fence)
         with self._lock:
             self.reading.committing()
-            self._scribe.catch_up(tx, version)
+            if version != self._values.version:
+                self._scribe.catch_up(tx)
             journal = self._scribe.write(self._taken, tx)
             if self._block is not None:
                 journal.batch.run["to_seq_reserved"] = self._block
@@ -242,16 +247,18 @@ class RunDriver:
             if ended is not None:
                 self.error = self._ended_with(*ended)
                 self.over.ring()
-            self._pace.committed(left=sum(isinstance(event, Done) for event in self._inbox))
+            self._pace.committed(left=len(self._inbox))
             self.feed.publish(reserved=self._block)
             self.reading.published(over=ended is not None)
             self.end_hopeless()
             numbers = self._take_ready()
             late, self._scribe.late = self._scribe.late, []
         self._submit(numbers, next_here=getattr(_thread, "is_ending", False))
-        for event in updated(late, self.reading.value):
-            self.post(event)
-        self._answer(event for event in taken if event not in late)
+        if late:
+            for event in updated(late, self.reading.value):
+                self.post(event)
+        if self._waited_for:
+            self._answer(event for event in taken if event not in late)
         if ended is not None:
             self._close()
         elif self._has_more:

@@ -50,8 +50,7 @@ class Reading:
         self._services, self._state, self._host = services, state, host
         self.values, self.waits = values, Waits(state)
         self.lock = threading.Lock()
-        self._published = threading.Condition(self.lock)
-        self._next_publish: Bell | None = None  # once a coroutine waits for it
+        self._next_publish: Bell | None = None  # once somebody waits for it
         self._committing = self._over = False
 
     def committing(self) -> None:
@@ -61,7 +60,6 @@ class Reading:
     def published(self, *, over: bool) -> None:
         """The commit has succeeded: show what it holds; with *over*, nothing more will come. Called under the lock."""
         self._committing, self._over = False, self._over or over
-        self._published.notify_all()
         if self._next_publish is not None:
             self._next_publish.ring()
             self._next_publish = None
@@ -72,7 +70,8 @@ class Reading:
     def catch_up(self, version: int) -> None:
         """Wait until tasks see what others have committed, up to *version*."""
         with self.lock:
-            self._published.wait_for(lambda: self._over or (self.values.version >= version and not self._committing))
+            while not self._over and (self.values.version < version or self._committing):
+                self.wait_published()
 
     # -- one value -------------------------------------------------------------------------------------------------
 
@@ -138,7 +137,7 @@ class Reading:
             with self.lock:
                 if not self._committing:
                     return
-                bell = self._next_publish = self._next_publish or Bell()
+                bell = self._coming()
             await bell.heard()
 
     def peek(self, attempt: Attempt, key: str) -> str | None:
@@ -242,13 +241,23 @@ class Reading:
 
     # -- the end of a commit ---------------------------------------------------------------------------------------
 
+    def _coming(self) -> Bell:
+        """Return what rings at the end of the next commit."""
+        self._next_publish = self._next_publish or Bell()
+        return self._next_publish
+
     def wait_published(self) -> None:
-        """Wait for the end of the next commit; called under the lock."""
-        self._published.wait()
+        """Wait for the end of the next commit; called under the lock, which others may take meanwhile."""
+        bell = self._coming()
+        self.lock.release()
+        try:
+            bell.wait()
+        finally:
+            self.lock.acquire()
 
     def when_published(self, attempt: Attempt | None) -> None:
         """Wait for the end of a commit under way: tasks see what is committed, all of it together."""
         while self._committing:
-            self._published.wait()
+            self.wait_published()
         if attempt is not None:
             attempt.check()

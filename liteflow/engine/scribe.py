@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from liteflow.engine.events import Broke, Checkpoint, Done, Halt, Step
@@ -60,14 +59,14 @@ class Scribe:
         self.late: list[Done | Checkpoint] = []
         self.ending: tuple[RunStatus, str | None] | None = None
         self.failure: TaskFailedError | None = None
+        self._given_up: list[Attempt] = []  # and still among those that run
         self._halt_reason: str | None = None
         self._waits_for: str | None = None  # by its row
 
     def write(self, events: Iterable[Event], tx: Transaction) -> Journal:
         """Return what is to be recorded of these events, in order."""
-        journal = Journal(self._run_id, self._context_id, self._services.clock.now())
-        self._load = partial(self._services.store.value, tx, self._context_id)
-        self._was_written = partial(self._services.store.was_written, tx, self._context_id, since=self._base)
+        self._tx, self._now = tx, self._services.clock.now()
+        journal = Journal(self._run_id, self._context_id, self._now)
         committed: set[tuple[int, int]] = set()
         lost: set[tuple[int, int]] = set()
         for event in events:
@@ -77,16 +76,13 @@ class Scribe:
                 took_effect = self._happened(event, journal)
                 if took_effect is not None:
                     (committed if took_effect else lost).add(event.attempt.id)
-        for attempt in [attempt for attempt in self.attempts.values() if attempt.given_up is not None]:
-            lost.add(attempt.id)
-            self._comes_to_nothing(attempt, "cancelled", journal)
-            self._follows(self._state.given_up(attempt.dispatch.number), journal)
-        chunks = self._feed.take_unrecorded()
-        for chunk in chunks:
-            if (chunk.number, chunk.attempt) in committed and chunk.number in self.attempts:  # by a checkpoint
-                self.attempts[chunk.number].kept_seq = chunk.seq
-        self._record_open(journal, {chunk.number for chunk in chunks}, committed)
-        journal.chunks(chunks, committed, lost)
+        given_up, self._given_up = self._given_up, []
+        for attempt in given_up:
+            if self.attempts.get(attempt.dispatch.number) is attempt:
+                lost.add(attempt.id)
+                self._comes_to_nothing(attempt, "cancelled", journal)
+                self._follows(self._state.given_up(attempt.dispatch.number), journal)
+        self._record_open(journal, committed, lost)
         self._stands(journal)
         return journal
 
@@ -105,15 +101,18 @@ class Scribe:
     def _newest(self, key: str) -> Value:
         return self._values.newest(key, self._load)
 
+    def _load(self, key: str) -> Value:
+        return self._services.store.value(self._tx, self._context_id, key)
+
     # -- attempts --------------------------------------------------------------------------------------------------
 
     def _done(self, event: Done, journal: Journal) -> bool | None:
         """An attempt returned: commit what it did, unless what it read has changed under it."""
-        attempt, dispatch, now = event.attempt, event.attempt.dispatch, self._services.clock.now()
+        attempt, dispatch = event.attempt, event.attempt.dispatch
         if self._is_too_many(len(event.requests) + (event.join is not None)):
             return None
-        requests = [self._held(request, attempt, now) for request in event.requests]
-        join = None if event.join is None else self._held(event.join, attempt, now)
+        requests = [self._held(request, attempt) for request in event.requests]
+        join = None if event.join is None else self._held(event.join, attempt)
         wrote = {*attempt.keys_set(), dispatch.key}
         attempt.writes.append((dispatch.key, event.output))
         decision = self._state.completed(
@@ -131,7 +130,7 @@ class Scribe:
                 self._values.touched_at[request.task_id] = self._values.version
             seq = self._feed.output(dispatch.number, dispatch.key, attempt.attempt, dispatch.task_id, event.output)
             journal.completed(attempt, version=self._values.version, seq=seq, leaf=decision.leaf)
-            attempt.given_up = RunCancelledError(self._run_id, f"for task {dispatch.key} it is over: it has returned")
+            attempt.has_ended("returned")
         self._follows(decision, journal)
         return not decision.conflicted
 
@@ -163,18 +162,21 @@ class Scribe:
         self._state.written(key for key, text in writes if text is not None)
         return first
 
-    def _held(self, request: Request, attempt: Attempt, now: datetime) -> Request:
+    def _held(self, request: Request, attempt: Attempt) -> Request:
         """Return a request with what it must wait for from now on."""
         if request.delay is None and not request.wait_for:
             return request
         own = {key for key, text in attempt.writes if text is not None}
         missing = frozenset(key for key in request.wait_for if key not in own and not self._has_been_written(key))
-        return request._replace(not_before=now + request.delay if request.delay else None, missing=missing)
+        return request._replace(not_before=self._now + request.delay if request.delay else None, missing=missing)
 
     def _has_been_written(self, key: str) -> bool:
         """Whether somebody has written a key since the run began."""
         value = self._newest(key)
-        return value.version > self._base and (value.text is not None or self._was_written(key))
+        return value.version > self._base and (
+            value.text is not None
+            or self._services.store.was_written(self._tx, self._context_id, key, since=self._base)
+        )
 
     def _is_too_many(self, more: int) -> bool:
         """Whether the run would have more dispatches than it may: then it stands still."""
@@ -190,6 +192,8 @@ class Scribe:
 
         `""` stands for what no write of its own can clash with: the set of keys, what it gathered, all from before a checkpoint.
         """
+        if not attempt.has_read:
+            return []
         values, reads, scanned = self._values, attempt.reads, attempt.scanned
         outdated = [key for key, version in reads.items() if self._newest(key).version != version]
         if scanned is not None:
@@ -210,12 +214,12 @@ class Scribe:
         if again_in is None:
             decision = self._state.failed(number)
         else:
-            decision = self._state.retried(number, self._services.clock.now() + again_in)
+            decision = self._state.retried(number, self._now + again_in)
         self._comes_to_nothing(attempt, "timed_out" if event.timed_out else "failed", journal, failure)
         if event.timed_out and isinstance(event.cause, LiteFlowError):
             self._give_up(attempt, event.cause)
         else:
-            attempt.given_up = RunCancelledError(self._run_id, f"for task {key} it is over: it has failed")
+            attempt.has_ended("failed")
         if again_in is None and self.failure is None:
             self.failure = TaskFailedError(attempt.dispatch.task_id, key, self._run_id, failure)
             self.failure.__cause__ = event.cause
@@ -249,6 +253,7 @@ class Scribe:
 
     def give_up(self, attempt: Attempt) -> None:
         """The run is to stand still, and this attempt keeps it from that."""
+        self._given_up.append(attempt)
         self._give_up(attempt, RunCancelledError(self._run_id, self._halt_reason or "it stands still"))
 
     def _follows(self, decision: Decision, journal: Journal) -> None:
@@ -274,25 +279,29 @@ class Scribe:
         """Whether the run's row says that it waits."""
         return self._waits_for is not None
 
-    def _record_open(self, journal: Journal, spoke: set[int], committed: set[tuple[int, int]]) -> None:
-        """Record what running attempts have written so far, and that those which spoke or take their time run.
+    def _record_open(self, journal: Journal, committed: set[tuple[int, int]], lost: set[tuple[int, int]]) -> None:
+        """Record what running attempts have written and said so far, and that those which spoke or take their time run.
 
         What an attempt has written after a checkpoint waits until that is committed.
         """
-        now = self._services.clock.now()
+        chunks = self._feed.take_unrecorded()
+        spoke = {chunk.number for chunk in chunks}
         for number, attempt in self.attempts.items():
-            if not attempt.is_recorded and (number in spoke or attempt.is_slow(now) or attempt.unrecorded >= FLUSH_AT):
+            if not attempt.is_recorded and (number in spoke or attempt.is_slow(self._now) or attempt.unrecorded >= FLUSH_AT):
                 journal.begun(attempt)
             if attempt.is_recorded and attempt.id not in committed:
                 journal.wrote(attempt, "open")
+        for chunk in chunks:
+            if (chunk.number, chunk.attempt) in committed and chunk.number in self.attempts:  # by a checkpoint
+                self.attempts[chunk.number].kept_seq = chunk.seq
+        journal.chunks(chunks, committed, lost)
 
     # -- what others have written ----------------------------------------------------------------------------------
 
-    def catch_up(self, tx: Transaction, version: int) -> None:
-        """Others have written to the context, up to *version*."""
-        if version != self._values.version:
-            since = self._services.store.writes_since(tx, self._context_id, self._values.version)
-            self._state.written(self._values.outside(since))
+    def catch_up(self, tx: Transaction) -> None:
+        """Others have written to the context."""
+        since = self._services.store.writes_since(tx, self._context_id, self._values.version)
+        self._state.written(self._values.outside(since))
 
 
 def waits_for(entries: Iterable[Entry]) -> str:

@@ -50,9 +50,9 @@ class Feed:
     """
 
     def __init__(self, last: int, reserved: int) -> None:
-        self._changed = threading.Condition()  # of what those wait for who write
-        self._news: Bell | None = None  # of what those wait for who follow: anything to show
-        self._commit: Bell | None = None  # or a commit
+        self._lock = threading.Lock()
+        self._news: Bell | None = None  # what those wait for who follow: anything to show
+        self._commit: Bell | None = None  # what those wait for who follow what is committed, or who write: a commit
         self.last, self.reserved = last, reserved
         self.floor = last  # chunks up to this number are in the store only
         self._recent: deque[Chunk] = deque()
@@ -65,7 +65,7 @@ class Feed:
 
     def put(self, number: int, key: str, attempt: int, task_id: str, text: str) -> bool:
         """Add a chunk; return ``False``, adding nothing, if a block of numbers must be reserved first."""
-        with self._changed:
+        with self._lock:
             if not self._has_room:
                 return False
             self.last += 1
@@ -90,8 +90,11 @@ class Feed:
 
     def wait_for_block(self) -> None:
         """Wait until a number can be given, or the run is over."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._has_room or self.closed)
+        while True:
+            commit, is_live = self.next_commit()
+            if self._has_room or not is_live:
+                return
+            commit.wait()
 
     @property
     def _has_room(self) -> bool:
@@ -99,7 +102,7 @@ class Feed:
 
     def output(self, number: int, key: str, attempt: int, task_id: str, text: str) -> int:
         """Number an output that is about to be committed; it and what follows is shown once `publish` is called."""
-        with self._changed:
+        with self._lock:
             self.last += 1
             if self._hidden_from is None:
                 self._hidden_from = self.last
@@ -108,21 +111,20 @@ class Feed:
 
     def take_unrecorded(self) -> list[Chunk]:
         """Return the chunks to be recorded with the commit under way, in order."""
-        with self._changed:
+        with self._lock:
             taken, self._unrecorded = self._unrecorded, []
             self._recorded_to = self.last
             return taken
 
     def publish(self, *, reserved: int | None = None) -> None:
         """The commit under way has succeeded: show the outputs it holds."""
-        with self._changed:
+        with self._lock:
             self._hidden_from = None
             if reserved is not None:
                 self.reserved = max(self.reserved, reserved)
             while len(self._recent) > KEPT_IN_MEMORY and self._recent[0].seq <= self._recorded_to:
                 self.floor = self._recent.popleft().seq
-            self._changed.notify_all()
-            self._tell(commit=True)
+            self._tell_all()
 
     def withdraw(self, number: int, attempt: int, after: int = 0) -> None:
         """This attempt came to nothing: show its chunks *after* a number to nobody who has not seen them."""
@@ -130,23 +132,26 @@ class Feed:
         def is_lost(chunk: Chunk) -> bool:
             return chunk.number == number and chunk.attempt == attempt and chunk.seq > after
 
-        with self._changed:
+        with self._lock:
             if any(map(is_lost, self._recent)):
                 self._recent = deque(chunk for chunk in self._recent if not is_lost(chunk))
 
     def close(self) -> None:
         """Nothing more comes: let the followers end."""
-        with self._changed:
+        with self._lock:
             self.closed = True
-            self._changed.notify_all()
-            self._tell(commit=True)
+            self._tell_all()
 
-    def _tell(self, *, commit: bool = False) -> None:
-        """Wake the followers; the lock is held."""
+    def _tell(self) -> None:
+        """There is something to show; the lock is held."""
         if self._news is not None:
             self._news.ring()
             self._news = None
-        if commit and self._commit is not None:
+
+    def _tell_all(self) -> None:
+        """There was a commit; the lock is held."""
+        self._tell()
+        if self._commit is not None:
             self._commit.ring()
             self._commit = None
 
@@ -157,7 +162,7 @@ class Feed:
 
         An empty list means that the stream is over.
         """
-        with self._changed:
+        with self._lock:
             if after < self.floor:
                 return None
             end = self._hidden_from
@@ -179,7 +184,7 @@ class Feed:
 
     def next_commit(self) -> tuple[Bell, bool]:
         """Return what rings at the next commit, and whether there may be one."""
-        with self._changed:
+        with self._lock:
             self._commit = self._commit or Bell()
             return self._commit, not self.closed
 

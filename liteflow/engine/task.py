@@ -86,7 +86,7 @@ class Task:
 
     def _requests(self, attempt: Attempt, output: TaskOutput) -> list[Request]:
         wanted: object = output.next_tasks or ()
-        if not isinstance(wanted, Iterable) or isinstance(wanted, str):
+        if not isinstance(wanted, list | tuple) and (not isinstance(wanted, Iterable) or isinstance(wanted, str)):
             raise NotATaskError(repr(wanted), f"task {self.id} returned it as its next tasks; write [NextTask(...), ...]")
         requests = [self._request(attempt, request) for request in wanted]
         if len(requests) > (most := self._limits.dispatches):

@@ -301,15 +301,11 @@ class Database:
                 threading.Thread(target=self._lead, name="liteflow-commit", daemon=True).start()
 
     def _commit_next(self) -> bool:
-        """Commit for those who queue; return whether this thread still leads."""
-        members = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_MEMBERS))]
-        self._commit(members)
-        with self._queue_lock:
-            self._leading = bool(self._queue)
-            return self._leading
+        """Commit for those who queue, and tell each; return whether this thread still leads.
 
-    def _commit(self, members: list[Member]) -> None:
-        """Commit for all members at once, and tell each; one that cannot be recorded fails alone."""
+        A member whose part cannot be recorded fails alone.
+        """
+        members = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_MEMBERS))]
         refused: dict[int, Exception] = {}
         try:
             with self._connection_lock:
@@ -319,6 +315,9 @@ class Database:
             refused = {id(member): refused.get(id(member), meant) for member in members}
         for member in members:
             self._tell(member, refused.get(id(member)))
+        with self._queue_lock:
+            self._leading = bool(self._queue)
+            return self._leading
 
     @staticmethod
     def _tell(member: Member, error: Exception | None) -> None:

@@ -326,22 +326,24 @@ class Store:
 
     def record(self, tx: Transaction, run_id: str, batch: Batch) -> None:
         """Record what happened in a run. The caller has compared the context's fencing token in this transaction."""
-        many = self._many
-        many(tx, sql.NEW_WRITE, batch.writes)
-        many(tx, sql.COMPLETE_TASK, batch.completed)
-        many(tx, sql.NEW_TASK, batch.dispatched)
-        many(tx, sql.MERGE_TASK, batch.merged)
-        many(tx, sql.MOVE_TASK, batch.moved)
-        many(tx, sql.BEGIN_TASK, batch.begun)
-        many(tx, sql.NEW_ATTEMPT, batch.ended)
-        many(tx, sql.NEW_CHUNK, batch.chunks)
-        many(tx, sql.REWRITE, batch.rewritten)
-        if batch.kept:
-            many(tx, sql.KEEP_WRITES, batch.kept)
-            many(tx, sql.KEEP_CHUNKS, [{k: v for k, v in row.items() if k != "first_version"} for row in batch.kept])
-        many(tx, sql.LOSE_WRITES, batch.lost)
-        many(tx, sql.LOSE_CHUNKS, batch.lost)
-        many(tx, sql.NEW_STEP, batch.steps)
+        for statement, rows in (
+            (sql.NEW_WRITE, batch.writes),
+            (sql.COMPLETE_TASK, batch.completed),
+            (sql.NEW_TASK, batch.dispatched),
+            (sql.MERGE_TASK, batch.merged),
+            (sql.MOVE_TASK, batch.moved),
+            (sql.BEGIN_TASK, batch.begun),
+            (sql.NEW_ATTEMPT, batch.ended),
+            (sql.NEW_CHUNK, batch.chunks),
+            (sql.REWRITE, batch.rewritten),
+            (sql.KEEP_WRITES, batch.kept),
+            (sql.KEEP_CHUNKS, batch.kept),
+            (sql.LOSE_WRITES, batch.lost),
+            (sql.LOSE_CHUNKS, batch.lost),
+            (sql.NEW_STEP, batch.steps),
+        ):
+            if rows:
+                self._many(tx, statement, rows)
         if batch.cancels:
             self._run(tx, sql.CANCEL_TASKS, of_run=run_id)
         if batch.run:
