@@ -62,9 +62,18 @@ def derived_id(*names: str) -> str:
     return str(uuid5(NAMESPACE, "\0".join(names)))
 
 
+_last_second = (datetime.min.replace(tzinfo=UTC), "")  # and its text, as most times are those of the same second
+
+
 def to_text(moment: datetime) -> str:
     """Return a time as the store keeps it, ``2026-11-23T03:31:17.123456Z``: text order is time order."""
-    return moment.isoformat(timespec="microseconds")[:26] + "Z"
+    global _last_second  # noqa: PLW0603 - replaced as a whole: a thread sees the old one or the new one
+    second, text = _last_second
+    whole = moment.replace(microsecond=0)
+    if whole != second:
+        text = whole.isoformat()[:19]
+        _last_second = (whole, text)
+    return f"{text}.{moment.microsecond:06}Z"
 
 
 def from_text(text: str) -> datetime:

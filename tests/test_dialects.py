@@ -73,7 +73,7 @@ def test_every_connection_keeps_the_rules(database):
     pragmas = {"foreign_keys": 1, "trusted_schema": 0, "cell_size_check": 1, "busy_timeout": 30_000, "journal_mode": "wal"}
 
     def kept(tx: Transaction) -> dict[str, object]:
-        return {name: tx.execute(f"PRAGMA {name}", {}).fetchone()[0] for name in pragmas}
+        return {name: tx.execute(f"PRAGMA {name}", ()).fetchone()[0] for name in pragmas}
 
     assert database.write(kept) == pragmas
     with database.read() as tx:
@@ -327,7 +327,7 @@ def test_an_error_that_is_not_the_databases_is_passed_on_as_it_is(database):
     with pytest.raises(ZeroDivisionError), database.read():
         raise ZeroDivisionError
     with pytest.raises(sqlite3.ProgrammingError):  # ours: a statement and its parameters do not fit
-        database.write(lambda tx: tx.execute("SELECT :missing", {}))
+        database.write(lambda tx: tx.execute("SELECT ?", ()))
 
 
 def test_a_damaged_database_is_told_from_a_good_one(file):

@@ -137,7 +137,7 @@ def _schema(database: Database, found: Findings) -> None:
     with database.read() as tx:
         found.facts["journal mode"] = _first(tx, "PRAGMA journal_mode")
         found.facts["synchronous"] = f"{SYNCHRONOUS[_first(tx, 'PRAGMA synchronous')]}; full for what is acknowledged"
-        tables = {row[0] for row in tx.execute("SELECT name FROM sqlite_master WHERE type = 'table'", {}).fetchall()}
+        tables = {row[0] for row in tx.execute("SELECT name FROM sqlite_master WHERE type = 'table'", ()).fetchall()}
     revision = schema.current(database)
     found.facts |= {"schema": revision or "none", "schema of this version": schema.head()}
     try:
@@ -161,8 +161,8 @@ def _contents(database: Database, found: Findings) -> None:
 
     store = Store(database)
     with database.read() as tx:
-        counts = dict(tx.execute("SELECT status, count(*) FROM runs GROUP BY status ORDER BY status", {}).fetchall())
-        live = tx.execute("SELECT id, owner_id FROM runs WHERE status IN ('running', 'waiting')", {}).fetchall()
+        counts = dict(tx.execute("SELECT status, count(*) FROM runs GROUP BY status ORDER BY status", ()).fetchall())
+        live = tx.execute("SELECT id, owner_id FROM runs WHERE status IN ('running', 'waiting')", ()).fetchall()
         now = SystemClock().now()
         lost = [run_id for run_id, owner in live if is_gone(store.owner(tx, owner) if owner else None, now)]
     if lost:
@@ -172,7 +172,7 @@ def _contents(database: Database, found: Findings) -> None:
 
 
 def _first(tx: Transaction, statement: str) -> Any:  # noqa: ANN401 - what the database says
-    return tx.execute(statement, {}).fetchone()[0]
+    return tx.execute(statement, ()).fetchone()[0]
 
 
 def _show(found: Findings) -> None:

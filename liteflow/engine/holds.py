@@ -31,7 +31,7 @@ class Holds:
             self._watched.setdefault(number, []).append(entry)
 
     def delay(self, entry: Entry) -> None:
-        """Have the time told at which an entry may start."""
+        """Have the time told at which an entry may start, unless that has come."""
         if entry.not_before is not None and not entry.is_due:
             self.delayed.append((entry.dispatch.number, entry.not_before))
 

@@ -12,7 +12,6 @@ from liteflow.model import RunStatus, TaskStatus
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from collections.abc import Set as AbstractSet
-    from datetime import datetime
 
     from liteflow.engine.attempt import Attempt
     from liteflow.engine.decision import Decision, Entry, Request
@@ -174,8 +173,7 @@ class Scribe:
         """Whether somebody has written a key since the run began."""
         value = self._newest(key)
         return value.version > self._base and (
-            value.text is not None
-            or self._services.store.was_written(self._tx, self._context_id, key, since=self._base)
+            value.text is not None or self._services.store.was_written(self._tx, self._context_id, key, since=self._base)
         )
 
     def _is_too_many(self, more: int) -> bool:
@@ -211,10 +209,7 @@ class Scribe:
         """An attempt failed, and with it the run, unless it is tried again."""
         attempt, failure, again_in = event.attempt, event.failure, event.again_in
         number, key = attempt.dispatch.number, attempt.dispatch.key
-        if again_in is None:
-            decision = self._state.failed(number)
-        else:
-            decision = self._state.retried(number, self._now + again_in)
+        decision = self._state.failed(number) if again_in is None else self._state.retried(number, self._now + again_in)
         self._comes_to_nothing(attempt, "timed_out" if event.timed_out else "failed", journal, failure)
         if event.timed_out and isinstance(event.cause, LiteFlowError):
             self._give_up(attempt, event.cause)

@@ -260,7 +260,8 @@ class RunState:
         if not line:
             self.instances.setdefault(dispatch.task_id, {})[dispatch.key] = None
         line.append(dispatch.number)
-        self._holds.enter(entry)
+        if entry.missing or entry.members:
+            self._holds.enter(entry)
 
     def _dispatch(  # noqa: PLR0913, PLR0917 - what a dispatch may be
         self, request: Request, by: int | None, decision: Decision, join: int | None = None, members: Collection[int] = (),
@@ -334,8 +335,9 @@ class RunState:
     def _be_ready(self, entry: Entry) -> None:
         """Start it now, or have its time told. One that is behind asks again when its turn comes."""
         if entry.status is PENDING:
-            self._holds.delay(entry)
-            self._become_ready([entry])
+            if entry.not_before is not None:
+                self._holds.delay(entry)
+            self._become_ready((entry,))
 
     def _become_ready(self, entries: Iterable[Entry]) -> None:
         """These wait for something less: start those that wait for nothing more."""

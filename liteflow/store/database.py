@@ -15,10 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from liteflow.errors import StoreUnavailableError
 from liteflow.signals import undisturbed
 from liteflow.store.dialects import sqlite_engine, sqlite_file, store_error
+from liteflow.store.prepared import Prepared, prepare
 from liteflow.telemetry import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from sqlalchemy import URL, Executable
@@ -29,7 +30,7 @@ FORK_PATIENCE = 1.0  # seconds that a fork waits for a commit under way
 
 
 class Transaction:
-    """A transaction under way, or a read, on a connection of the driver: text compiled before, parameters by name.
+    """A transaction under way, or a read, on a connection of the driver: text compiled before, parameters by place.
 
     Attributes:
         execute: runs a statement; returns its cursor.
@@ -39,8 +40,8 @@ class Transaction:
     __slots__ = ("execute", "executemany")
 
     def __init__(self, connection: Any) -> None:  # noqa: ANN401 - a DBAPI connection
-        self.execute: Callable[[str, dict[str, Any]], Any] = connection.execute  # the driver's own: quick
-        self.executemany: Callable[[str, Sequence[dict[str, Any]]], Any] = connection.executemany
+        self.execute: Callable[[str, Sequence[Any]], Any] = connection.execute  # the driver's own: quick
+        self.executemany: Callable[[str, Iterable[Sequence[Any]]], Any] = connection.executemany
 
 
 class Member(Protocol):
@@ -107,7 +108,7 @@ class Database:
         self.file = sqlite_file(self.url)
         self._always_sync = durability == "full"
         self._engine: Engine | None = None
-        self._texts: dict[Executable, str] = {}
+        self._prepared: dict[Executable, Prepared] = {}
         self._queue: deque[Member] = deque()
         self._queue_lock = threading.Lock()
         self._leading = False
@@ -232,16 +233,12 @@ class Database:
             self._opened.append(driver)
         return driver
 
-    def compile(self, statement: Executable) -> str:
-        """Return the text of a statement in this database's dialect, parameters as ``:name``."""
-        text = self._texts.get(statement)
-        if text is None:
-            compiled: Any = statement.compile(dialect=self.engine.dialect)  # type: ignore[attr-defined] # all have it
-            text = str(compiled)
-            for name, value in compiled.params.items():  # SQLAlchemy's own: OFFSET 0
-                text = text if value is None else text.replace(f":{name}", str(int(value)))
-            self._texts[statement] = text
-        return text
+    def compile(self, statement: Executable) -> Prepared:
+        """Return a statement in this database's dialect, compiled once."""
+        prepared = self._prepared.get(statement)
+        if prepared is None:
+            prepared = self._prepared[statement] = prepare(statement, self.engine.dialect)
+        return prepared
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -359,15 +356,15 @@ class Database:
         if alone:
             member.apply(tx)
             return
-        tx.execute("SAVEPOINT member", {})
+        tx.execute("SAVEPOINT member", ())
         try:
             member.apply(tx)
         except Exception as error:
             refused[id(member)] = self._meaning(error)
             if not self._writer.in_transaction:  # a full disk, say, has ended it for everybody
                 raise
-            tx.execute("ROLLBACK TO member", {})
-        tx.execute("RELEASE member", {})
+            tx.execute("ROLLBACK TO member", ())
+        tx.execute("RELEASE member", ())
 
 
 def _url(store: str | URL) -> URL:

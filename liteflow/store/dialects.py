@@ -49,7 +49,7 @@ def sqlite_engine(url: URL, file: Path | None, *, must_exist: bool, read_only: b
         if not read_only:
             _make_writable(file, url.render_as_string(hide_password=True), create=mode == "rwc")
     engine = create_engine(
-        target, paramstyle="named", hide_parameters=True, poolclass=StaticPool if file is None else NullPool,
+        target, paramstyle="qmark", hide_parameters=True, poolclass=StaticPool if file is None else NullPool,
         connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, **connect_args},
     )  # fmt: skip
 

@@ -129,11 +129,11 @@ class Queries:
         self._database = database
 
     def _rows(self, tx: Transaction | None, statement: Executable, **params: object) -> list[Sequence[Any]]:
-        text = self._database.compile(statement)
+        text, _, values = self._database.compile(statement)
         if tx is not None:
-            return list(tx.execute(text, params).fetchall())
+            return list(tx.execute(text, values(params)).fetchall())
         with self._database.read() as reader:
-            return list(reader.execute(text, params).fetchall())
+            return list(reader.execute(text, values(params)).fetchall())
 
     def run(self, run_id: str, tx: Transaction | None = None) -> Row | None:
         """Return the row of a run, or ``None``."""

@@ -27,10 +27,10 @@ def head() -> str:
 def current(database: Database) -> str | None:
     """Return the revision of a database, ``None`` if it has no LiteFlow tables."""
     with database.read() as tx:
-        known = tx.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name", {"name": VERSION_TABLE})
+        known = tx.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (VERSION_TABLE,))
         if known.fetchone() is None:
             return None
-        row = tx.execute(f"SELECT version_num FROM {VERSION_TABLE}", {}).fetchone()  # noqa: S608 - a constant
+        row = tx.execute(f"SELECT version_num FROM {VERSION_TABLE}", ()).fetchone()  # noqa: S608 - a constant
     return None if row is None else str(row[0])
 
 

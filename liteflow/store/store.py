@@ -107,13 +107,15 @@ class Store:
         self.database = database
 
     def _run(self, tx: Transaction, statement: Executable, **params: object) -> Any:  # noqa: ANN401 - a DBAPI cursor
-        return tx.execute(self.database.compile(statement), params)
+        text, _, values = self.database.compile(statement)
+        return tx.execute(text, values(params))
 
     def _many(self, tx: Transaction, statement: Executable, rows: Sequence[Row]) -> None:
+        text, _, values = self.database.compile(statement)
         if len(rows) == 1:
-            tx.execute(self.database.compile(statement), rows[0])
-        elif rows:
-            tx.executemany(self.database.compile(statement), rows)
+            tx.execute(text, values(rows[0]))
+        else:
+            tx.executemany(text, map(values, rows))
 
     # -- contexts --------------------------------------------------------------------------------------------------
 
@@ -347,7 +349,7 @@ class Store:
         if batch.cancels:
             self._run(tx, sql.CANCEL_TASKS, of_run=run_id)
         if batch.run:
-            tx.execute(self.database.compile(sql.update_run(tuple(batch.run))), {"of_id": run_id, **batch.run})
+            self._run(tx, sql.update_run(tuple(batch.run)), of_id=run_id, **batch.run)
 
     def check_fence(self, tx: Transaction, run_id: str, context_id: str, fence: int) -> int:
         """Return the context's version, if this fencing token still holds.

@@ -105,7 +105,7 @@ class Recorder:
         """Take the run over."""
 
         def take(tx):
-            cursor = tx.execute("SELECT id, context_id, status, crashes, progress_version FROM runs WHERE id = 'r'", {})
+            cursor = tx.execute("SELECT id, context_id, status, crashes, progress_version FROM runs WHERE id = 'r'", ())
             row = dict(zip((column[0] for column in cursor.description), cursor.fetchone(), strict=True))
             return self.store.claim_run(tx, row, by, now=NOW, seq_reserved=seq_reserved)
 
@@ -114,4 +114,4 @@ class Recorder:
     def ask(self, question: str) -> list[tuple[Any, ...]]:
         """Return what the database answers."""
         with self.store.database.read() as tx:
-            return [tuple(row) for row in tx.execute(question, {}).fetchall()]
+            return [tuple(row) for row in tx.execute(question, ()).fetchall()]

@@ -6,7 +6,7 @@ That a statement uses an index is not enough: one that looks for the open chunks
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import Delete, Insert, Select, Update
@@ -15,6 +15,11 @@ from liteflow.store import queries, statements
 from liteflow.store.database import Database
 from liteflow.store.store import Batch, Store
 from tests.contract.records import LATER, NOW, T, begun, chunk, completed, owner, run, task, write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from liteflow.store.prepared import Prepared
 
 SMALL, LARGE = 40, 400  # finished dispatches, each with a write and a chunk
 OPEN = 3  # dispatches that run, with something open
@@ -38,10 +43,11 @@ GIVEN = {
 OF_RUN, OF_OWNER = ("CLAIM_RUN", "RUN"), ("OWNER", "RENEW_LEASE", "END_OWNER")
 
 
-def parameters(name: str, text: str, size: int) -> dict[str, Any]:
+def parameters(name: str, statement: Prepared, size: int) -> Sequence[Any]:
     whose = {"of_id": "r", "id": "r"} if name in OF_RUN else {"of_id": "o", "id": "o"} if name in OF_OWNER else {}
     whose |= {"since": size, "of_number": size + 1, "after": size if name == "STREAM" else 0}
-    return {word: (GIVEN | whose).get(word, 1) for word in re.findall(r":(\w+)", text)}
+    ours = [word for word in statement.names if not word.startswith("param_")]
+    return statement.values({word: (GIVEN | whose).get(word, 1) for word in ours})
 
 
 def filled(size: int) -> Database:
@@ -76,7 +82,7 @@ def filled(size: int) -> Database:
 
 def steps(database: Database, name: str, size: int) -> int:
     """Return how many instructions of its machine SQLite takes; what the statement changes is taken back."""
-    text = database.compile(ALL[name])
+    statement = database.compile(ALL[name])
     counted = 0
 
     def count() -> int:
@@ -87,7 +93,7 @@ def steps(database: Database, name: str, size: int) -> int:
     connection = database._writing()
     connection.execute("BEGIN")
     connection.set_progress_handler(count, 1)
-    cursor = connection.execute(text, parameters(name, text, size))
+    cursor = connection.execute(statement.text, parameters(name, statement, size))
     cursor.fetchall()
     connection.set_progress_handler(None, 1)
     connection.execute("ROLLBACK")
@@ -120,9 +126,10 @@ def test_a_statement_that_reads_a_whole_run_costs_no_more_than_its_length(small,
 
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_no_statement_reads_a_whole_table(small, name):
-    text = small.compile(ALL[name])
+    statement = small.compile(ALL[name])
 
     with small.read() as tx:
-        plan = [row[3] for row in tx.execute(f"EXPLAIN QUERY PLAN {text}", parameters(name, text, SMALL)).fetchall()]
+        text, values = f"EXPLAIN QUERY PLAN {statement.text}", parameters(name, statement, SMALL)
+        plan = [row[3] for row in tx.execute(text, values).fetchall()]
 
     assert [step for step in plan if re.match(r"SCAN (?!anon_)", step)] == []

@@ -139,9 +139,9 @@ def numbers_used_again() -> None:
     def run(queries: Queries, run_id: str, tx: Transaction | None = None) -> dict[str, Any] | None:
         row = row_of(queries, run_id, tx)
         if row is not None and tx is not None:
-            text = """SELECT max(coalesce((SELECT max(seq) FROM chunks WHERE run_id = :id), 0),
-                             coalesce((SELECT max(output_seq) FROM tasks WHERE run_id = :id), 0))"""
-            row = {**row, "seq_reserved": tx.execute(text, {"id": run_id}).fetchone()[0]}
+            text = """SELECT max(coalesce((SELECT max(seq) FROM chunks WHERE run_id = ?), 0),
+                             coalesce((SELECT max(output_seq) FROM tasks WHERE run_id = ?), 0))"""
+            row = {**row, "seq_reserved": tx.execute(text, (run_id, run_id)).fetchone()[0]}
         return row
 
     Queries.run = run
