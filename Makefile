@@ -7,12 +7,13 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check clean
+.PHONY: help demo test check bench bench-quick clean
 
 help:
 	@echo 'make demo    run a real job, kill it half-way, watch it go on'
 	@echo 'make test    install what the tests need, then all checks and all tests'
 	@echo 'make check   the checks alone: ruff, mypy, pyright, import-linter'
+	@echo 'make bench   measure LiteFlow, the database alone and the peers, a quarter of an hour; bench-quick: without the peers, one minute'
 	@echo 'make clean   remove .venv and all caches'
 
 demo: $(VENV)/.ready-to-run
@@ -29,8 +30,15 @@ check: $(VENV)/.ready-to-test
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-logo
 
+# Nothing else is to run meanwhile. Each peer is installed into an environment of its own, below benchmarks/.venvs.
+bench: $(VENV)/.ready-to-run
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-quick: $(VENV)/.ready-to-run
+	@$(BIN)/python benchmarks/bench.py --quick $(ARGS)
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) benchmarks/.venvs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 
 # A stamp file a purpose: a second `make` installs nothing until pyproject.toml changes.
 $(VENV)/.ready-to-run: pyproject.toml | $(BIN)/pip

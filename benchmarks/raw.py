@@ -1,7 +1,9 @@
 """The floor: the same rows in the same transactions by plain ``sqlite3``, as LiteFlow writes them.
 
-LiteFlow does the work once, and what it writes is noted; then ``sqlite3`` writes that to a store of its own, which has the same
-tables, indexes and constraints. ``python raw.py WORK SIZE [--together N]``: as many tasks to a transaction.
+LiteFlow does the work once, and what its connections write is noted; then ``sqlite3`` writes that to a copy of the store as it
+was before, which has the same tables, indexes and constraints, and must hold the same rows afterwards.
+``python raw.py WORK SIZE [--together N]``: as many tasks to a transaction.
+``python raw.py synced_commit SIZE``: the row of a run, synced to the disk.
 """
 
 from __future__ import annotations
@@ -9,82 +11,117 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 import sqlite3
+import statistics
 import tempfile
 import time
+from contextlib import closing, contextmanager
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from works import WORKS
+from sqlalchemy import Engine, event
+from works import chain, fan_out, keys, stream
 
 from liteflow import Flow, PoolExecutor
-from liteflow.store.database import Database, Transaction
 
-Write = tuple[str, Any]  # a statement, and the row that it writes
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+Write = tuple[str, tuple[Any, ...]]  # a statement, and the row that it writes
+Batch = list[tuple[str, list[tuple[Any, ...]]]]  # the statements of a transaction, each with its rows
+
+WORKS = {work.__name__: work for work in (chain, fan_out, keys, stream)}
 PLACES = re.compile(r":(\w+)")
+COMPLETES = "UPDATE tasks SET status='completed'"
+TABLES = ("contexts", "runs", "tasks", "attempts", "writes", "chunks", "steps")
 
 
 class Notes:
-    """What is written, a list a transaction."""
+    """What is written, a list a transaction; one that is rolled back is not there."""
 
     def __init__(self) -> None:
         self.transactions: list[list[Write]] = []
+        self._open: list[Write] = []
 
-    def take(self) -> None:
-        """Note what every transaction from now on writes."""
-        notes, plain, transact = self, Transaction.__init__, Database._transact  # noqa: SLF001 - to look over its shoulder
+    def note(self, text: str, rows: Iterable[Any]) -> None:
+        """Note what one statement writes, with its parameters by place."""
+        if text.startswith("BEGIN"):
+            self._open = []
+        elif text.startswith("COMMIT"):
+            self.commit()
+        elif text.startswith(("INSERT", "UPDATE", "DELETE")):
+            for row in rows:
+                names = PLACES.findall(text) if isinstance(row, dict) else None
+                placed = tuple(row) if names is None else tuple(row[name] for name in names)
+                self._open.append((text if names is None else PLACES.sub("?", text), placed))
 
-        def begin(database: Database, members: list[Any], refused: dict[int, Exception]) -> None:
-            notes.transactions.append([])
-            transact(database, members, refused)
-
-        def noting(tx: Transaction, connection: Any) -> None:
-            plain(tx, connection)
-            execute, executemany = tx.execute, tx.executemany
-
-            def one(text: str, row: dict[str, Any]) -> Any:
-                notes.note(text, [row])
-                return execute(text, row)
-
-            def many(text: str, rows: Any) -> Any:
-                notes.note(text, rows)
-                return executemany(text, rows)
-
-            tx.execute, tx.executemany = one, many
-
-        Database._transact, Transaction.__init__ = begin, noting  # type: ignore[method-assign] # noqa: SLF001 - as above
-
-    def note(self, text: str, rows: list[dict[str, Any]]) -> None:
-        """Note what one statement writes."""
-        if text.startswith(("INSERT", "UPDATE", "DELETE")):
-            names = PLACES.findall(text)
-            self.transactions[-1] += [(PLACES.sub("?", text), tuple(row[name] for name in names)) for row in rows]
+    def commit(self) -> None:
+        """The transaction under way has committed."""
+        if self._open:
+            self.transactions.append(self._open)
+        self._open = []
 
 
-def replay(file: Path, transactions: list[list[Write]], synchronous: str) -> float:
+@contextmanager
+def noted() -> Iterator[Notes]:
+    """Note what is written over connections that are opened from now on."""
+    notes = Notes()
+
+    class Cursor(sqlite3.Cursor):
+        def execute(self, text: str, row: Any = (), /) -> Any:
+            done = super().execute(text, row)
+            notes.note(text, [row])
+            return done
+
+        def executemany(self, text: str, rows: Iterable[Any], /) -> Any:
+            given = list(rows)
+            done = super().executemany(text, given)
+            notes.note(text, given)
+            return done
+
+    class Connection(sqlite3.Connection):
+        def cursor(self, factory: Any = Cursor) -> Any:
+            return super().cursor(factory)
+
+        def execute(self, text: str, row: Any = (), /) -> Any:
+            return self.cursor().execute(text, row)
+
+        def executemany(self, text: str, rows: Iterable[Any], /) -> Any:
+            return self.cursor().executemany(text, rows)
+
+        def commit(self) -> None:
+            super().commit()
+            notes.commit()
+
+    def connect(_dialect: object, _record: object, _arguments: object, named: dict[str, Any]) -> None:
+        named["factory"] = Connection
+
+    event.listen(Engine, "do_connect", connect)
+    try:
+        yield notes
+    finally:
+        event.remove(Engine, "do_connect", connect)
+
+
+def replay(connection: sqlite3.Connection, transactions: list[list[Write]]) -> float:
     """Write all that was noted; return the seconds it took."""
-    connection = sqlite3.connect(file, isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA synchronous = {synchronous}")
-    connection.execute("PRAGMA foreign_keys = ON")
-    batches = [
-        [(text, [row for _, row in rows]) for text, rows in groupby(writes, key=lambda write: write[0])]
-        for writes in transactions
+    batches: list[Batch] = [
+        [(text, [row for _, row in rows]) for text, rows in groupby(writes, key=itemgetter(0))] for writes in transactions
     ]
+    cursor = connection.cursor()
+    execute, executemany = cursor.execute, cursor.executemany
     began = time.perf_counter()
     for batch in batches:
-        connection.execute("BEGIN IMMEDIATE")
+        execute("BEGIN IMMEDIATE")
         for text, rows in batch:
             if len(rows) == 1:
-                connection.execute(text, rows[0])
+                execute(text, rows[0])
             else:
-                connection.executemany(text, rows)
-        connection.execute("COMMIT")
-    seconds = time.perf_counter() - began
-    connection.close()
-    return seconds
+                executemany(text, rows)
+        execute("COMMIT")
+    return time.perf_counter() - began
 
 
 def together(transactions: list[list[Write]], count: int) -> list[list[Write]]:
@@ -93,10 +130,11 @@ def together(transactions: list[list[Write]], count: int) -> list[list[Write]]:
     done = 0
     for write in (write for writes in transactions for write in writes):
         batches[-1].append(write)
-        if write[0].startswith("UPDATE tasks SET status='completed'"):
+        if write[0].startswith(COMPLETES):
             done += 1
             if done % count == 0:
                 batches.append([])
+    assert done, "no statement completes a task as this file knows it"
     order: dict[str, int] = {}
     for batch in batches:
         for text, _ in batch:
@@ -105,40 +143,74 @@ def together(transactions: list[list[Write]], count: int) -> list[list[Write]]:
     return [batch for batch in batches if batch]
 
 
+def work(name: str, size: int, folder: Path, synchronous: str, count: int | None) -> float:
+    """Return how many µs a task's share of a work takes."""
+    file, raw = folder / "noted.db", folder / "raw.db"
+    with noted() as notes, Flow(PoolExecutor(max_workers=1), store=f"sqlite:///{file}") as flow:
+        flow.context.set("warm", 1)  # opens the store
+        with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(raw)) as target:
+            source.backup(target)
+        notes.transactions.clear()
+        WORKS[name](flow, size)
+        transactions = list(notes.transactions)
+        first = max(n for n, writes in enumerate(transactions) if any(text.startswith("INSERT INTO runs") for text, _ in writes))
+        measured = together(transactions[first:], count) if count else transactions[first:]
+        with closing(_connected(raw, synchronous)) as connection:
+            replay(connection, transactions[:first])  # what the work does before it is timed
+            seconds = replay(connection, measured)
+            _compare(connection, file)
+    return seconds / size * 1e6
+
+
+def synced_commit(size: int, folder: Path) -> float:
+    """Return how many µs it takes to have the row of a run on the disk."""
+    file = folder / "noted.db"
+    with Flow(store=f"sqlite:///{file}") as flow:
+        flow.task("start")(lambda ctx: 1)
+        flow.run("start")
+    with closing(_connected(file, "FULL")) as connection:
+        cursor = connection.execute("SELECT * FROM runs")
+        names = [column[0] for column in cursor.description]
+        (row,) = cursor.fetchall()
+        text = f"INSERT INTO runs ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608 - the table's own names
+        place = names.index("id")
+        rows = [(*row[:place], f"{row[place]}-{n}", *row[place + 1 :]) for n in range(size + 1)]
+        times = [replay(connection, [[(text, row)]]) for row in rows]
+    return statistics.median(times[1:]) * 1e6
+
+
+def _connected(file: Path, synchronous: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, isolation_level=None)
+    for pragma in ("journal_mode = WAL", f"synchronous = {synchronous}", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def _compare(connection: sqlite3.Connection, noted_file: Path) -> None:
+    """Assert that both stores hold the same rows: a floor that writes less is none."""
+    connection.execute("ATTACH ? AS noted", [str(noted_file)])
+    for table in TABLES:
+        ours, theirs = f"SELECT * FROM main.{table}", f"SELECT * FROM noted.{table}"  # noqa: S608 - of the list above
+        for one, other in ((ours, theirs), (theirs, ours)):
+            odd = connection.execute(f"{one} EXCEPT {other} LIMIT 1").fetchone()
+            assert odd is None, f"{table} differs: {odd}"
+
+
 def main() -> None:
     """Measure one work, once."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("work", choices=WORKS)
+    parser.add_argument("work", choices=[*WORKS, "synced_commit"])
     parser.add_argument("size", type=int)
     parser.add_argument("--synchronous", default="NORMAL")
     parser.add_argument("--together", type=int)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        empty = Path(folder) / "empty.db"
-        with Flow(PoolExecutor(max_workers=1), store=f"sqlite:///{folder}/noted.db") as flow:
-            flow.context.set("warm", 1)
-            database = Database(f"sqlite:///{empty}")
-            database.open()
-            database.dispose()
-            notes = Notes()
-            notes.take()
-            WORKS[args.work](flow, args.size)
-        owners = [write for writes in notes.transactions for write in writes if write[0].startswith("INSERT INTO owners")]
-        transactions = together(notes.transactions, args.together) if args.together else notes.transactions
-        file = shutil.copy(empty, Path(folder) / "raw.db")
-        _prepare(Path(file), Path(folder) / "noted.db", owners)
-        seconds = replay(Path(file), transactions, args.synchronous)
-    print(json.dumps({"us": seconds / args.size * 1e6}))
-
-
-def _prepare(file: Path, noted: Path, owners: list[Write]) -> None:
-    """Put in what was there before the notes began: the context."""
-    with sqlite3.connect(file) as db:
-        db.execute("ATTACH ? AS noted", [str(noted)])
-        db.execute("INSERT INTO contexts SELECT id, parent_id, parent_version, 0, created_at FROM noted.contexts")
-        db.execute("INSERT INTO writes SELECT * FROM noted.writes WHERE version = 1")
-        if not owners:
-            db.execute("INSERT INTO owners SELECT * FROM noted.owners")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if args.work == "synced_commit":
+            us = synced_commit(args.size, folder)
+        else:
+            us = work(args.work, args.size, folder, args.synchronous, args.together)
+    print(json.dumps({"us": us}))
 
 
 if __name__ == "__main__":

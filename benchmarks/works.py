@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from company import beside_busy, busy, idle, runs_together, stream_elsewhere
+
 from liteflow import Context, Flow, NextTask, PoolExecutor, TaskOutput
+from liteflow.codec import text as codec_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 Result = dict[str, float]
+FEW_KEYS, SETS, LINKS, ROUNDS = 10, 100, 20, 5
 
 
 def chain(flow: Flow, size: int) -> Result:
@@ -141,9 +150,82 @@ def growth(flow: Flow, size: int) -> Result:
     return {"us_early": early * 1e6, "us_late": late * 1e6, "ratio": late / early}
 
 
+def many_keys(flow: Flow, size: int) -> Result:
+    """Gets, first gets of a run, and sets with their share of a commit, in a context of many keys against one of few."""
+    times: dict[tuple[str, int], list[float]] = defaultdict(list)
+    set_at = 0.0
+
+    @flow.task("link")
+    def link(ctx: Context, inputs: list[int]) -> TaskOutput:
+        nonlocal set_at
+        began = time.perf_counter()
+        number, count = inputs
+        names = [f"key {n}" for n in range(0, count, count // FEW_KEYS)][:FEW_KEYS]
+        if number:
+            times["set", count].append((began - set_at) / SETS)
+        got = _seconds(lambda: [ctx.get(name) for name in names])
+        times["get" if number else "first_get", count].append(got / FEW_KEYS)
+        set_at = time.perf_counter()
+        for name in names * (SETS // FEW_KEYS):
+            ctx.set(name, number)
+        return TaskOutput(None, [NextTask("link", [number + 1, count])] if number < LINKS else [])
+
+    flow.task("start")(lambda ctx, inputs: TaskOutput(None, [NextTask("link", [0, inputs["count"]])]))
+    for count in [FEW_KEYS, size] * ROUNDS:
+        context = Context()
+        context.from_dict({f"key {n}": n for n in range(count)})
+        flow.run("start", {"count": count}, context=context)
+    readings: Result = {}
+    for name in ("get", "first_get", "set"):
+        few, many = (statistics.median(times[name, count]) for count in (FEW_KEYS, size))
+        readings |= {f"{name}_ratio": many / few, f"{name}_few_us": few * 1e6, f"{name}_us": many * 1e6}
+    return readings
+
+
+def large_value(flow: Flow, size: int) -> Result:
+    """One large value is set, and read by its task, the next one and the caller; how often it is made text."""
+    value = ["x" * 1_000] * max(1, size // 1_000)
+    encodes, plain = 0, codec_text.dump
+
+    def counted(tree: object) -> bytes:
+        nonlocal encodes
+        raw = plain(tree)
+        encodes += len(raw) >= size
+        return raw
+
+    @flow.task("start")
+    def start(ctx: Context) -> TaskOutput:
+        ctx.set("large", value)
+        return TaskOutput(len(ctx.get("large")), [NextTask("read")])
+
+    flow.task("read")(lambda ctx: len(ctx.get("large")))
+    codec_text.dump = counted
+    seconds = _seconds(lambda: flow.run("start"))
+    codec_text.dump = plain
+    assert flow.context.get("large") == value
+    return {"encodes": encodes, "ms": seconds * 1e3}
+
+
+def imports(flow: Flow, size: int) -> Result:
+    """How long a process takes for ``import liteflow`` beyond doing nothing, and for ``liteflow --help`` in all."""
+    python = sys.executable
+    commands = ([python, "-c", "pass"], [python, "-c", "import liteflow"], [str(Path(python).with_name("liteflow")), "--help"])
+    times = [[_seconds(partial(_run, command)) for command in commands] for _ in range(size + 1)]  # the first fills the caches
+    nothing, imported, helped = (statistics.median(column) * 1e3 for column in zip(*times[1:], strict=True))
+    return {"import_ms": imported - nothing, "help_ms": helped}
+
+
 WORKS: dict[str, Callable[[Flow, int], Result]] = {
-    work.__name__: work for work in (chain, fan_out, keys, stream, start, resume, memory, growth)
-}
+    work.__name__: work
+    for work in (
+        chain, fan_out, keys, stream, stream_elsewhere, start, resume, memory, growth, idle, beside_busy, runs_together, imports,
+        many_keys, large_value,
+    )
+}  # fmt: skip
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own words
 
 
 def _seconds(action: Callable[[], object]) -> float:
@@ -162,14 +244,16 @@ def main() -> None:
     parser.add_argument("work", choices=WORKS)
     parser.add_argument("size", type=int)
     parser.add_argument("--durability", default="ack")
+    parser.add_argument("--threads", type=int, default=0, help="how many busy threads run beside it")
     parser.add_argument("--folder", help="where the store is put; by default a temporary folder")
     args = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(dir=args.folder) as folder,
-        Flow(PoolExecutor(max_workers=4), store=f"sqlite:///{folder}/bench.db", durability=args.durability) as flow,
-    ):
-        flow.context.set("warm", 1)  # opens the store
-        print(json.dumps(WORKS[args.work](flow, args.size)))
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        os.environ["LITEFLOW_STORE"] = f"sqlite:///{folder}/bench.db"  # for other processes, too
+        with Flow(PoolExecutor(max_workers=4), durability=args.durability) as flow:
+            flow.context.set("warm", 1)  # opens the store
+            with busy(args.threads):
+                readings = WORKS[args.work](flow, args.size)
+    print(json.dumps(readings))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ class Run:
     @property
     def status(self) -> RunStatus:
         """Where it stands, as recorded."""
+        if self._has_completed:
+            return RunStatus.COMPLETED
         return RunStatus(self._engine.run(self.id)["status"])
 
     @property
@@ -77,7 +79,7 @@ class Run:
         self._driver = self._engine.drivers.get(self.id, self._driver)
         if self._driver is not None and not self._driver.over.has_rung:
             return self._driver.over
-        if self._is_lost:
+        if self._is_lost or self._has_completed:
             return None
         return Bell() if self._is_live() else None
 
@@ -85,6 +87,11 @@ class Run:
         if self._driver is not None and not self._driver.over.has_rung:
             return deadline.left
         return POLL_SECONDS if deadline.left is None else min(POLL_SECONDS, deadline.left)
+
+    @property
+    def _has_completed(self) -> bool:
+        """Whether this process drove it to its end."""
+        return self._driver is not None and self._driver.over.has_rung and self._driver.error is None
 
     @property
     def _is_lost(self) -> bool:

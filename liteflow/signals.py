@@ -17,6 +17,9 @@ RAISING = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)  # whose handlers are 
 MOST_MILLISECONDS = 2**31 - 1  # that poll(2) takes
 
 
+_is_deferring = False
+
+
 def is_main_thread() -> bool:
     """Return whether this is the thread in which Python calls signal handlers."""
     return threading.get_ident() == threading.main_thread().ident
@@ -27,18 +30,21 @@ def undisturbed() -> AbstractContextManager[None]:
 
     An exception out of nowhere, in the middle of a commit that this thread leads, would leave everybody else waiting for its end.
     """
-    return _deferred() if is_main_thread() else nullcontext()
+    return _deferred() if is_main_thread() and not _is_deferring else nullcontext()
 
 
 @contextmanager
 def _deferred() -> Iterator[None]:
+    global _is_deferring  # noqa: PLW0603 - the main thread's alone
     came: list[tuple[int, FrameType | None]] = []
     kept = {number: handler for number in RAISING if callable(handler := signal.getsignal(number))}
     try:
         for number in kept:
             signal.signal(number, lambda *what: came.append(what))
+        _is_deferring = True
         yield
     finally:
+        _is_deferring = False
         for number, handler in kept.items():
             signal.signal(number, handler)
         for what in came:

@@ -210,6 +210,8 @@ class Attempt:
 
     def keys_set(self) -> AbstractSet[str]:
         """Return the keys it has set: those that it has only updated conflict with nobody's change."""
+        if not self._changes:
+            return {key for key, _ in self.writes}
         return {key for place, (key, _) in enumerate(self.writes) if place not in self._changes}
 
     def is_late(self, newest: Callable[[str], Value]) -> bool:

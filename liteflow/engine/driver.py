@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from liteflow.bell import Bell
 from liteflow.engine.attempt import FLUSH_SECONDS, Attempt
-from liteflow.engine.events import Checkpoint, Done, Event, Halt, Step, updated
-from liteflow.engine.pace import Pace
+from liteflow.engine.events import Checkpoint, Event, Halt, Step, updated
+from liteflow.engine.inbox import SECONDS, Inbox
 from liteflow.engine.reading import Reading
 from liteflow.engine.scribe import FLUSH_AT, Scribe
-from liteflow.engine.streams import HEADROOM
 from liteflow.errors import LiteFlowError, RunCancelledError, RunPausedError
 from liteflow.model import RunStatus, Value
 from liteflow.telemetry import logger
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from liteflow.executor.loop import Loop
     from liteflow.store.database import Transaction
 
-MOST_EVENTS = HEADROOM  # in one commit
 
 _thread = threading.local()  # is_ending: the job of this thread ends once its event is posted
 
@@ -79,11 +77,9 @@ class RunDriver:
         self.reading = Reading(services, state, values, self)
         self._scribe = Scribe(services, self.run_id, self.context_id, base, state, values, feed, self.reading.waits)
         self._lock = self.reading.lock
-        self._inbox: deque[Event] = deque()
-        self._taken: list[Event] = []
-        self._queued = self._has_more = False  # it takes part in a commit to come; has more than the one under way takes
-        self._waited_for = False  # somebody waits for the commit under way
-        self._pace = Pace(services.clock)
+        self._inbox = Inbox(partial(services.pacer.call_in, SECONDS, self._commit_now))
+        self._returned: deque[Event] = deque()  # what has come of async tasks, and is not in the inbox yet
+        self._unbegun = 0  # jobs that the executor has still to begin
         self._flush_due = False
         self._block: int | None = None
         self.error: LiteFlowError | None = None
@@ -96,8 +92,9 @@ class RunDriver:
         with self._lock:
             numbers = self._take_ready()
             waits = self._state.is_idle and not self._scribe.is_waiting
+            uncommitted = bool(self._inbox)  # somebody may be waiting for what that gives
         self._submit(numbers, next_here=False)
-        if waits:
+        if waits or uncommitted:
             self.post(None)
 
     def _take_ready(self) -> list[int]:
@@ -118,6 +115,7 @@ class RunDriver:
             if task is not None and task.is_async:
                 self._submit_to_loop(number)
             else:
+                self._unbegun += 1
                 self._services.executor.submit(_Job(self, number), next_here=next_here)
                 next_here = False
 
@@ -130,7 +128,7 @@ class RunDriver:
     def perform(self, number: int, job: _Job) -> None:
         """Run one attempt, on a thread of the executor."""
         try:
-            begun = self._begin(number, partial(self._services.executor.abandon, job))
+            begun = self._begin(number, partial(self._services.executor.abandon, job), jobs=1)
             if begun is not None:
                 task, attempt = begun
                 event = self._around.variables.copy().run(task.perform, attempt)
@@ -154,13 +152,20 @@ class RunDriver:
                 attempt.returned()
                 if current.cancelling() and attempt.given_up is None:  # not by us: its loop ends
                     event = Halt(RunStatus.PAUSED, f"the event loop of task {attempt.dispatch.key} has ended", at_once=True)
-                self._services.ticker.call_in(0.0, partial(self.post, event))  # not here: a commit would stop the loop
+                self._returned.append(event)
+                self._services.ticker.call_in(0.0, self._take_returned)  # not here: a commit would stop the loop
         except Exception as error:  # noqa: BLE001 - as in `perform`
             self._services.ticker.call_in(0.0, partial(self.refused, error))
 
-    def _begin(self, number: int, abandon: Callable[[], None]) -> tuple[Task, Attempt] | None:
-        """Begin an attempt, unless there is a reason not to."""
+    def _take_returned(self) -> None:
+        events = [self._returned.popleft() for _ in range(len(self._returned))]
+        if events:
+            self.post(*events)
+
+    def _begin(self, number: int, abandon: Callable[[], None], *, jobs: int = 0) -> tuple[Task, Attempt] | None:
+        """Begin an attempt, unless there is a reason not to; so many *jobs* of the executor have begun with it."""
         with self._lock:
+            self._unbegun -= jobs
             entry = self._state.live[number]
             task = self._services.tasks.get(entry.dispatch.task_id)
             began = self._state.begin(number) if task is not None else None
@@ -181,18 +186,20 @@ class RunDriver:
 
     # -- commits ---------------------------------------------------------------------------------------------------
 
-    def post(self, event: Event) -> None:
-        """Have *event* taken into the next commit; it is led here if nobody leads one."""
+    def post(self, *events: Event) -> None:
+        """Have *events* taken into the next commit; it is led here if nobody leads one, unless it may wait for more."""
         with self._lock:
             if self.over.has_rung:
                 return
-            self._inbox.append(event)
-            if isinstance(event, Done):
-                self._pace.returned()
-            if self._queued:
-                return
-            self._queued = True
-        self._services.database.join_commit(self)
+            is_to_queue = self._inbox.put(events, may_wait=self._unbegun > 0)
+        if is_to_queue:
+            self._services.database.join_commit(self)
+
+    def _commit_now(self) -> None:
+        with self._lock:
+            overdue = self._inbox.overdue()
+        if overdue:
+            self.post(None)
 
     def record(self, event: Checkpoint | Step) -> None:
         """Have *event* on the disk; if that cannot be, the attempt is given up."""
@@ -203,24 +210,17 @@ class RunDriver:
     def _wait_for_commits(self) -> None:
         """Keep a worker from going far ahead of what is committed: a crash would undo it."""
         with self._lock:
-            while self._pace.is_far_ahead() and not self.over.has_rung:
+            while self._inbox.is_full and not self.over.has_rung:
                 self.reading.wait_published()
 
     def wants_sync(self) -> bool:
         """Take what happened; return whether its commit must be on the disk before anybody hears of it."""
         with self._lock:
-            inbox, done, leaves, self._waited_for = self._inbox, 0, 0, False
-            self._taken = [inbox.popleft() for _ in range(min(len(inbox), MOST_EVENTS))]
-            self._queued = self._has_more = bool(inbox)
-            for event in self._taken:
-                if isinstance(event, Done):
-                    done += 1
-                    leaves += not event.requests
-                elif event is not None:
-                    self._waited_for = True
-            self._block = self.feed.next_block(done)
-            may_end = leaves > 0 and len(self._state.lines) <= done
-            return may_end or self._waited_for or self._state.stopping is not None or self._block is not None
+            inbox = self._inbox
+            inbox.take()
+            self._block = self.feed.next_block(inbox.completions)
+            may_end = inbox.leaves > 0 and len(self._state.lines) <= inbox.completions
+            return may_end or inbox.is_waited_for or self._state.stopping is not None or self._block is not None
 
     def apply(self, tx: Transaction) -> None:
         """Decide what follows from what happened, and record it."""
@@ -232,7 +232,7 @@ class RunDriver:
             self.reading.committing()
             if version != self._values.version:
                 self._scribe.catch_up(tx)
-            journal = self._scribe.write(self._taken, tx)
+            journal = self._scribe.write(self._inbox.taken, tx)
             if self._block is not None:
                 journal.batch.run["to_seq_reserved"] = self._block
         store.record(tx, self.run_id, journal.batch)
@@ -241,13 +241,12 @@ class RunDriver:
         """The commit has succeeded: show what it holds, and start what it dispatched."""
         if self.over.has_rung:
             return
-        taken, self._taken = self._taken, []
         with self._lock:
+            taken = self._inbox.committed()
             ended = self._scribe.ending
             if ended is not None:
                 self.error = self._ended_with(*ended)
                 self.over.ring()
-            self._pace.committed(left=len(self._inbox))
             self.feed.publish(reserved=self._block)
             self.reading.published(over=ended is not None)
             self.end_hopeless()
@@ -257,11 +256,11 @@ class RunDriver:
         if late:
             for event in updated(late, self.reading.value):
                 self.post(event)
-        if self._waited_for:
+        if self._inbox.is_waited_for:
             self._answer(event for event in taken if event not in late)
         if ended is not None:
             self._close()
-        elif self._has_more:
+        elif self._inbox.has_more:
             self._services.database.join_commit(self)
 
     def refused(self, error: Exception) -> None:
@@ -285,7 +284,7 @@ class RunDriver:
 
     def _close(self) -> None:
         self.feed.close()
-        self._answer([*self._taken, *self._inbox])
+        self._answer(self._inbox.close())
         self._on_end(self)
 
     @staticmethod
@@ -304,7 +303,7 @@ class RunDriver:
     def leave(self) -> bool:
         """Let go of the run, if all of it waits: it stays as it is, for whoever takes it up next. Return whether it did."""
         with self._lock:
-            if not (self._scribe.is_waiting and self._state.is_idle) or self._queued or self.over.has_rung:
+            if not (self._scribe.is_waiting and self._state.is_idle) or self._inbox.is_queued or self.over.has_rung:
                 return False
             self.error = RunPausedError(self.run_id, "its flow was closed while it waits")
             self.over.ring()

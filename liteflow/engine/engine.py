@@ -7,7 +7,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from liteflow.clock import new_id, to_text
+from liteflow.clock import SystemClock, new_id, to_text
 from liteflow.codec import check_key
 from liteflow.engine.decision import Entry, Request
 from liteflow.engine.driver import RunDriver, Surroundings
@@ -79,8 +79,10 @@ class Engine:
         limits: Limits,
     ) -> None:  # fmt: skip
         self.flow = flow
+        ticker = Ticker(clock)
+        pacer = ticker if isinstance(clock, SystemClock) else Ticker(SystemClock())
         self.services = Services(
-            tasks, executor, Loop(), database, Store(database), Queries(database), clock, Ticker(clock), codec, limits
+            tasks, executor, Loop(), database, Store(database), Queries(database), clock, ticker, pacer, codec, limits
         )
         self.ownership = Ownership(self.services.store, clock, self.services.ticker)
         self.drivers: dict[str, RunDriver] = {}
@@ -344,5 +346,6 @@ class Engine:
                 driver.over.wait()
         self.services.loop.close()
         self.services.ticker.close()
+        self.services.pacer.close()
         self.ownership.close()
         self.services.database.dispose()

@@ -23,6 +23,11 @@ class Holds:
         self._awaited: dict[str, list[Entry]] = {}  # key -> who waits for it to be written
         self._watched: dict[int, list[Entry]] = {}  # dispatch -> the joins that wait for it to complete
 
+    @property
+    def awaits_keys(self) -> bool:
+        """Whether anybody waits for a key to be written."""
+        return bool(self._awaited)
+
     def enter(self, entry: Entry) -> None:
         """Take note of what a new or loaded dispatch waits for, its time excepted."""
         for key in entry.missing:
@@ -38,12 +43,11 @@ class Holds:
     def written(self, keys: Iterable[str]) -> list[Entry]:
         """These keys have been written; return who waits for nothing more."""
         free = []
-        if self._awaited:
-            for key in keys:
-                for entry in self._awaited.pop(key, ()):
-                    entry.missing.discard(key)
-                    if entry.is_free:
-                        free.append(entry)
+        for key in keys:
+            for entry in self._awaited.pop(key, ()):
+                entry.missing.discard(key)
+                if entry.is_free:
+                    free.append(entry)
         return free
 
     def completed(self, number: int) -> list[Entry]:

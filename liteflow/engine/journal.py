@@ -89,10 +89,11 @@ class Journal:
 
     def completed(self, attempt: Attempt, *, version: int, seq: int, leaf: bool) -> None:
         """Record that a dispatch completed, and what the attempt that did it had read."""
+        reads = attempt.all_reads if attempt.has_read else None
         self.batch.completed.append({
-            **self._of_task(attempt), "to_attempts": attempt.attempt,
-            "to_reads": encode(reads) if (reads := attempt.all_reads) else None, "to_output_version": version,
-            "to_output_seq": seq, "to_leaf": leaf, "to_started_at": to_text(attempt.started_at), "to_finished_at": self._now,
+            "of_run": self._run_id, "of_number": attempt.dispatch.number, "to_attempts": attempt.attempt,
+            "to_reads": encode(reads) if reads else None, "to_output_version": version, "to_output_seq": seq, "to_leaf": leaf,
+            "to_started_at": to_text(attempt.started_at), "to_finished_at": self._now,
         })  # fmt: skip
 
     def ended(self, attempt: Attempt, status: str, failure: Failure | None = None) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from liteflow.model import Failure, Value
     from liteflow.store.database import Transaction
 
-FLUSH_AT = 1_000  # writes of an attempt
+FLUSH_AT = 10_000  # writes of an attempt
 MOST_NAMED = 3  # of what a waiting run waits for
 
 

@@ -33,7 +33,8 @@ class Services:
         loop: where ``async`` tasks run, unless a run brings its caller's.
         database: the open database, with `store` and `queries` upon it.
         clock: the time.
-        ticker: what calls back later.
+        ticker: what calls back later, by that.
+        pacer: what calls back later, by the clock on the wall.
         codec: how values become text.
         limits: how far a run may go.
     """
@@ -46,6 +47,7 @@ class Services:
     queries: Queries
     clock: Clock
     ticker: Ticker
+    pacer: Ticker
     codec: Codec
     limits: Limits
 

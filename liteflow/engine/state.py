@@ -135,7 +135,8 @@ class RunState:
 
     def written(self, keys: Iterable[str]) -> None:
         """These keys have been written, by a task or from outside."""
-        self._become_ready(self._holds.written(keys))
+        if self._holds.awaits_keys:
+            self._become_ready(self._holds.written(keys))
 
     def failed(self, number: int) -> Decision:
         """The attempt of *number* failed for good: no further instance starts, and the run fails once what runs has ended."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from dataclasses import dataclass
 from itertools import takewhile
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from liteflow.bell import Bell
 from liteflow.model import StreamChunk
@@ -20,11 +19,10 @@ FIRST_BLOCK = 1_000
 LARGEST_BLOCK = 64_000
 KEPT_IN_MEMORY = 1_000
 HEADROOM = 50  # numbers kept back for the outputs of one commit
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.03
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A chunk as the driver holds it: encoded, and with the dispatch that wrote it."""
 
     seq: int

@@ -10,7 +10,7 @@ from liteflow.model import ABSENT, Value
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-MOST_KEYS = 4096
+MOST_KEYS = 16_384
 MOST_CHARACTERS = 32 << 20
 
 
