@@ -17,12 +17,13 @@ RAISING = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)  # whose handlers are 
 MOST_MILLISECONDS = 2**31 - 1  # that poll(2) takes
 
 
+_main_thread = threading.main_thread().ident
 _is_deferring = False
 
 
 def is_main_thread() -> bool:
     """Return whether this is the thread in which Python calls signal handlers."""
-    return threading.get_ident() == threading.main_thread().ident
+    return threading.get_ident() == _main_thread
 
 
 def undisturbed() -> AbstractContextManager[None]:
@@ -120,4 +121,10 @@ def _write(fd: int, numbers: bytes) -> None:
             os.write(fd, numbers)
 
 
-os.register_at_fork(after_in_child=Gate.forget)
+def _begin_in_child() -> None:
+    global _main_thread  # noqa: PLW0603 - the thread that has forked is the main one now
+    _main_thread = threading.get_ident()
+    Gate.forget()
+
+
+os.register_at_fork(after_in_child=_begin_in_child)

@@ -78,8 +78,12 @@ class Format(ABC):
 
     def write(self, value: object, place: str) -> str:
         """Return *value* as JSON text, before any hook."""
+        kind = type(value)
         try:
-            raw = dump(value) if type(value) is str or _weigh((value,), 0, self.max_bytes) < inf else b""
+            if kind is str or (kind is int and _LEAST <= value <= _MOST):  # type: ignore[operator] # no need to look closer
+                raw = dump(value)
+            else:
+                raw = dump(value) if _weigh((value,), 0, self.max_bytes) < inf else b""
         except (UnicodeEncodeError, RecursionError):  # a lone surrogate; a stack that is nearly full
             raw = b""
         if not raw or b'{"$' in raw:  # quotes in a string are escaped, so this is always the first key of an object

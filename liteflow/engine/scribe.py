@@ -107,27 +107,27 @@ class Scribe:
 
     def _done(self, event: Done, journal: Journal) -> bool | None:
         """An attempt returned: commit what it did, unless what it read has changed under it."""
-        attempt, dispatch = event.attempt, event.attempt.dispatch
+        attempt, dispatch, key = event.attempt, event.attempt.dispatch, event.attempt.dispatch.key
         if self._is_too_many(len(event.requests) + (event.join is not None)):
             return None
         requests = [self._held(request, attempt) for request in event.requests]
         join = None if event.join is None else self._held(event.join, attempt)
-        wrote = {*attempt.keys_set(), dispatch.key}
-        attempt.writes.append((dispatch.key, event.output))
+        wrote = {*attempt.keys_set(), key}
+        attempt.writes.append((key, event.output))
         decision = self._state.completed(
             dispatch.number, requests, join, wrote=wrote, outdated=self._outdated(attempt, wrote)
         )  # fmt: skip
         if decision.conflicted:
             attempt.writes.pop()
             self._comes_to_nothing(attempt, "conflicted", journal)
-            attempt.given_up = ConflictError(dispatch.key)
+            attempt.given_up = ConflictError(key)
         else:
             del self.attempts[dispatch.number]
             self._commit_writes(attempt, journal)
             self._values.touched_at[dispatch.task_id] = self._values.version
             for request in [*requests, join] if join is not None else requests:
                 self._values.touched_at[request.task_id] = self._values.version
-            seq = self._feed.output(dispatch.number, dispatch.key, attempt.attempt, dispatch.task_id, event.output)
+            seq = self._feed.output(dispatch.number, key, attempt.attempt, dispatch.task_id, event.output)
             journal.completed(attempt, version=self._values.version, seq=seq, leaf=decision.leaf)
             attempt.has_ended("returned")
         self._follows(decision, journal)

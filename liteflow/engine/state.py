@@ -256,10 +256,11 @@ class RunState:
     def _enter(self, entry: Entry) -> None:
         """Put a dispatch that is not final where it belongs."""
         dispatch = entry.dispatch
+        key = dispatch.key
         self.live[dispatch.number] = entry
-        line = self.lines.setdefault(dispatch.key, [])
+        line = self.lines.setdefault(key, [])
         if not line:
-            self.instances.setdefault(dispatch.task_id, {})[dispatch.key] = None
+            self.instances.setdefault(dispatch.task_id, {})[key] = None
         line.append(dispatch.number)
         if entry.missing or entry.members:
             self._holds.enter(entry)
@@ -360,7 +361,8 @@ class RunState:
 
     def _next_turn(self, done: Dispatch, decision: Decision, *, outdated: bool) -> None:
         """*done* has completed: drop the turns it made needless and let the next one start."""
-        line = self.lines[done.key]
+        key = done.key
+        line = self.lines[key]
         line.remove(done.number)
         for number in list(line):
             entry = self.live[number]
@@ -376,13 +378,13 @@ class RunState:
             decision.moved.append((line[0], PENDING))
             self._be_ready(head)
             return
-        del self.lines[done.key]
+        del self.lines[key]
         keys = self.instances[done.task_id]
-        del keys[done.key]
+        del keys[key]
         if not keys:
             del self.instances[done.task_id]
         if done.instance > 1:
-            self.produced.discard(done.key)  # its number is never used again
+            self.produced.discard(key)  # its number is never used again
 
     def _settle(self, decision: Decision) -> Decision:
         """Say how the run stands, if it ends with this decision."""

@@ -122,7 +122,8 @@ class Feed:
                 self.reserved = max(self.reserved, reserved)
             while len(self._recent) > KEPT_IN_MEMORY and self._recent[0].seq <= self._recorded_to:
                 self.floor = self._recent.popleft().seq
-            self._tell_all()
+            if self._news is not None or self._commit is not None:
+                self._tell_all()
 
     def withdraw(self, number: int, attempt: int, after: int = 0) -> None:
         """This attempt came to nothing: show its chunks *after* a number to nobody who has not seen them."""

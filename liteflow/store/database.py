@@ -13,7 +13,7 @@ from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from liteflow.errors import StoreUnavailableError
-from liteflow.signals import undisturbed
+from liteflow.signals import is_main_thread, undisturbed
 from liteflow.store.dialects import sqlite_engine, sqlite_file, store_error
 from liteflow.store.prepared import Prepared, prepare
 from liteflow.telemetry import logger
@@ -288,14 +288,17 @@ class Database:
 
     def _lead(self) -> None:
         """Commit for all who queue, until nobody does."""
-        more = True
+        more, commit = True, self._commit_undisturbed if is_main_thread() else self._commit_next
         try:
             while more:
-                with undisturbed():
-                    more = self._commit_next()
+                more = commit()
         finally:
             if more:  # Ctrl-C between two commits: somebody else goes on
                 threading.Thread(target=self._lead, name="liteflow-commit", daemon=True).start()
+
+    def _commit_undisturbed(self) -> bool:
+        with undisturbed():
+            return self._commit_next()
 
     def _commit_next(self) -> bool:
         """Commit for those who queue, and tell each; return whether this thread still leads.
