@@ -244,10 +244,12 @@ class Context:
 
     def stream(self, value: Any) -> None:  # noqa: ANN401 - any value
         """Add *value* to the run's stream, under this task's id."""
-        self._emit(self.task_id, value)
+        self._emit(None, value)
 
-    def _emit(self, task_id: str, value: object) -> None:
-        self._task.emit(task_id, self._encode(self.key, value))
+    def _emit(self, task_id: str | None, value: object) -> None:
+        task = self._task
+        dispatch = task.dispatch
+        task.emit(dispatch.task_id if task_id is None else task_id, self._encode(dispatch.key, value))
 
     def gather(self, task_id: str) -> list[Any]:
         """Return the outputs of all instances of a task in this run, the caller's own aside, in dispatch order; wait for them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from liteflow.bell import Bell
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     Change = Callable[[str | None], str | None]
 
 FLUSH_SECONDS = 0.02
+TURN_SECONDS = 0.0005  # for who waits for a first chunk: the interpreter would let a body go on that computes, for many times that
 
 
 class Host(Protocol):
@@ -153,9 +155,8 @@ class Attempt:
 
     def check(self) -> None:
         """Raise why this attempt was given up, if it was."""
-        error = self.given_up
-        if error is not None:
-            raise error
+        if (self._error is not None or self._ended is not None) and self.given_up is not None:
+            raise self.given_up
 
     # -- values ----------------------------------------------------------------------------------------------------
 
@@ -269,6 +270,8 @@ class Attempt:
             raise LimitExceededError(f"task {self.dispatch.key} has put out {self._chunks} chunks", "chunks", self._chunks)
         self._chunks += 1
         self._host.emit(self, task_id, text)
+        if self._chunks == 1 and not self.is_async:
+            time.sleep(TURN_SECONDS)
 
     def step(self, name: str) -> str | None:
         """Return the recorded result of a step, ``None`` if there is none yet."""

@@ -209,11 +209,11 @@ class RunDriver:
 
     def _wait_for_commits(self) -> None:
         """Keep a worker from going far ahead of what is committed: a crash would undo it."""
-        if not self._inbox.is_full:
-            return
-        with self._lock:
-            while self._inbox.is_full and not self.over.has_rung:
-                self.reading.wait_published()
+        is_far_ahead = self._inbox.is_full
+        if is_far_ahead:
+            with self._lock:
+                while self._inbox.is_full and not self.over.has_rung:
+                    self.reading.wait_published()
 
     def wants_sync(self) -> bool:
         """Take what happened; return whether its commit must be on the disk before anybody hears of it."""
@@ -348,7 +348,8 @@ class RunDriver:
             self.post(None)
             self.feed.wait_for_block()
             attempt.check()
-        self._flush_later()
+        if not self._flush_due:
+            self._flush_later()
 
     def buffered(self, attempt: Attempt) -> None:
         """*attempt* has put writes into its buffer: have them recorded soon."""

@@ -64,13 +64,14 @@ class Feed:
     def put(self, number: int, key: str, attempt: int, task_id: str, text: str) -> bool:
         """Add a chunk; return ``False``, adding nothing, if a block of numbers must be reserved first."""
         with self._lock:
-            if not self._has_room:
+            if self.last >= self.reserved - HEADROOM:
                 return False
             self.last += 1
             chunk = Chunk(self.last, task_id, key, number, attempt, text)
             self._recent.append(chunk)
             self._unrecorded.append(chunk)
-            self._tell()
+            if self._news is not None:
+                self._tell()
             return True
 
     def next_block(self, outputs: int) -> int | None:
