@@ -35,7 +35,7 @@ PATIENCE = 600  # seconds for one measurement
 NOTES = {
     RAW: "the same rows, no engine",
     LANGGRAPH: "SQLite checkpointer",
-    HUEY: "a queue; synchronous FULL",
+    HUEY: "a queue",
     DBOS: "durable, on SQLite",
     ORIGINAL: "in memory, keeps nothing",
 }

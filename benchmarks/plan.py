@@ -140,7 +140,8 @@ DBOS_FULL = peer("DBOS full", "dbos", LINKS, "full", "WAL, FULL")
 DBOS_SHIPPED = peer("DBOS as shipped", "dbos", LINKS, "shipped", "as shipped: DELETE, FULL")
 LANGGRAPH = peer("LangGraph", "langgraph", LINKS, "normal", "WAL, NORMAL")
 LANGGRAPH_FULL = peer("LangGraph full", "langgraph", LINKS, "full", "WAL, FULL")
-HUEY = peer("Huey", "huey", LINKS, "normal", "as shipped: WAL, FULL")
+HUEY = peer("Huey", "huey", LINKS, "normal", "WAL, NORMAL")
+HUEY_FULL = peer("Huey full", "huey", LINKS, "full", "as shipped: WAL, FULL")
 ORIGINAL = peer("liteflow 0.2.0", "original", LINKS, "normal", "in memory, nothing is kept")
 
 
@@ -183,7 +184,7 @@ PLAN = (
         "chain_full",
         "chain of 1,000 tasks, durability full",
         liteflow("chain", LINKS, "--durability", "full"),
-        (times(1.3, RAW_FULL), faster(1, DBOS_FULL), faster(1, LANGGRAPH_FULL)),
+        (times(1.3, RAW_FULL), faster(1, DBOS_FULL), faster(1, LANGGRAPH_FULL), reported("us", HUEY_FULL)),
         quick=True,
     ),
     Work(
@@ -193,12 +194,14 @@ PLAN = (
         (most(100), times(3.0, raw("fan_out", 10_000, together=10))),
         quick=True,
     ),
-    Work("keys", "1,000 keys written by one task", liteflow("keys", 1_000), (most(15),), quick=True),
+    Work(
+        "keys", "1,000 keys written by one task", liteflow("keys", 1_000), (most(15), Bar("us", raw("keys", 1_000))), quick=True
+    ),
     Work(
         "stream",
         "stream of 10,000 chunks, same process",
         liteflow("stream", 10_000),
-        (most(15), most(10, "first_ms")),
+        (most(15), Bar("us", raw("stream", 10_000)), most(10, "first_ms")),
         quick=True,
     ),
     Work(

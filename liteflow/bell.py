@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from liteflow.lazily import asyncio
 from liteflow.signals import Gate, is_main_thread
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ It speaks to a small `Port`, so that it is the same in a thread, in another proc
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast, overload
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast, overl
 from liteflow.clock import new_id
 from liteflow.codec import check_key
 from liteflow.errors import AwaitNeededError, ContextKeyError, LiteFlowError, SerializationError
+from liteflow.lazily import asyncio
 from liteflow.places import of_inputs, of_key, of_step
 from liteflow.ports import Frozen, Memory
 from liteflow.telemetry import TaskLogger

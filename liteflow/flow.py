@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import threading
@@ -22,6 +21,7 @@ from liteflow.errors import InvalidKeyError, InvalidOptionError, LiteFlowError, 
 from liteflow.executor.base import Executor
 from liteflow.executor.loop import Loop
 from liteflow.executor.pool import PoolExecutor
+from liteflow.lazily import asyncio
 from liteflow.model import Limits, RetryPolicy, RunStatus, check_span
 from liteflow.run import Run
 from liteflow.signals import sigterm_exits, undisturbed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +14,7 @@ from liteflow.engine.observer import Observer
 from liteflow.engine.streams import Chunk, Follower
 from liteflow.engine.waits import Deadline
 from liteflow.errors import GetTimeoutError, LiteFlowError, RunCancelledError, RunConflictError, RunPausedError, TaskFailedError
+from liteflow.lazily import asyncio
 from liteflow.model import Failure, RunStatus, StreamChunk, TaskRecord, TaskStatus
 from liteflow.places import of_inputs, of_key
 

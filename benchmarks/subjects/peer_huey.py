@@ -1,4 +1,4 @@
-"""Huey on SQLite: each task enqueues the next; one worker. ``python peer_huey.py FOLDER SIZE``."""
+"""Huey on SQLite: each task enqueues the next; one worker. ``python peer_huey.py FOLDER SIZE normal|full|shipped``."""
 
 import json
 import logging
@@ -6,11 +6,22 @@ import sys
 import threading
 import time
 
-from huey import SqliteHuey
+from huey import Huey
+from huey.storage import SqliteStorage
 
-folder, size = sys.argv[1], int(sys.argv[2])
+folder, size, synchronous = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 logging.disable(logging.ERROR)
-huey = SqliteHuey(filename=f"{folder}/huey.db")
+
+
+class Storage(SqliteStorage):
+    def _create_connection(self):
+        connection = super()._create_connection()
+        if synchronous != "shipped":
+            connection.execute(f"PRAGMA synchronous = {synchronous.upper()}")
+        return connection
+
+
+huey = Huey("bench", storage_class=Storage, filename=f"{folder}/huey.db")
 done = threading.Event()
 
 

@@ -6,15 +6,14 @@ is for the one place where its pickle stands: nothing is unpickled that a flow w
 
 from __future__ import annotations
 
-import hmac
 import os
 import re
-import secrets
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from liteflow.errors import SerializationError
+from liteflow.lazily import hmac, secrets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +23,7 @@ _FOR_OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 _CONTENT = re.compile(rb"[0-9a-f]{64}\n")
 _LONGEST = 100  # bytes to read of a key file; more than belongs there, so that one too long is seen
 _MAKE_ONE = 'make one with: python -c "import secrets; print(secrets.token_hex(32))"'
-_OF_THIS_PROCESS = secrets.token_bytes(32)
+_OF_THIS_PROCESS = os.urandom(32)
 
 
 def signing_key(env: str | None, file: Path | None) -> bytes:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Change = Callable[[str | None], str | None]
 
 FLUSH_SECONDS = 0.02
-TURN_SECONDS = 0.0005  # for who waits for a first chunk: the interpreter would let a body go on that computes, for many times that
+TURN_SECONDS = 0.0005  # given to who waits for a first chunk: the interpreter would give a body that computes ten times that
 
 
 class Host(Protocol):

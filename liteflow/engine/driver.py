@@ -7,7 +7,6 @@ in one order.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
 from contextlib import suppress
@@ -21,6 +20,7 @@ from liteflow.engine.inbox import SECONDS, Inbox
 from liteflow.engine.reading import Reading
 from liteflow.engine.scribe import FLUSH_AT, Scribe
 from liteflow.errors import LiteFlowError, RunCancelledError, RunPausedError
+from liteflow.lazily import asyncio
 from liteflow.model import RunStatus, Value
 from liteflow.telemetry import logger
 

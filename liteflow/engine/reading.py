@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Protocol
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from liteflow.bell import Bell
 from liteflow.engine.waits import Deadline, Waiter, Waits
 from liteflow.errors import TaskNotFoundError
+from liteflow.lazily import asyncio
 
 if TYPE_CHECKING:
     from liteflow.engine.attempt import Attempt

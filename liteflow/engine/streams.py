@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
 from itertools import takewhile
@@ -10,6 +9,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from liteflow.bell import Bell
+from liteflow.lazily import asyncio
 from liteflow.model import StreamChunk
 
 if TYPE_CHECKING:

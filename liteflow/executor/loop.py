@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from typing import TYPE_CHECKING, Any
 
 from liteflow.errors import LiteFlowError
+from liteflow.lazily import asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
