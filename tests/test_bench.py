@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import statistics
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -120,3 +123,26 @@ def test_the_works_are_named_once_and_measured_in_known_units():
 def test_each_subject_of_a_work_has_a_name_of_its_own():
     for work in plan.PLAN:
         assert len({subject.name for subject in work.subjects}) == len(work.subjects)
+
+
+# ---------------------------------------------------------------- what the README says of it
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_readme_prints_what_was_measured_and_nothing_else():
+    """In the words that stand for the picture, and in the picture itself."""
+    latest = json.loads((ROOT / "benchmarks/results/latest.json").read_text(encoding="utf-8"))
+    chain = [outcome for outcome in latest["outcomes"] if outcome["work"] == "chain"]
+    (words,) = re.findall(
+        r'alt="Microseconds a task in a chain of 1,000: (.+)"', (ROOT / "README.md").read_text(encoding="utf-8")
+    )
+
+    told = dict(re.findall(r"(\S.*?)(?: in memory)? ([\d,]+)(?:, |$)", words))
+
+    assert len(told) == 6
+    for name, figure in told.items():
+        median = statistics.median(outcome["readings"]["us"] for outcome in chain if outcome["subject"] == name)
+        assert figure == f"{median:,.0f}"
+        for theme in ("light", "dark"):
+            assert f">{figure} µs<" in (ROOT / f"docs/images/bench-{theme}.svg").read_text(encoding="utf-8")
