@@ -6,7 +6,10 @@ import threading
 
 import pytest
 
-from liteflow import Context, Flow, NextTask, RunCancelledError, SerializationError, TaskFailedError, TaskOutput
+from liteflow import Context, Flow, NextTask, PoolExecutor, RunCancelledError, SerializationError, TaskFailedError, TaskOutput
+from liteflow.clock import Clock, SystemClock
+from liteflow.engine import driver, inbox
+from liteflow.testing import FakeClock
 from tests.features.children import Child
 from tests.features.records import one, rows
 from tests.features.waiting import passes, until
@@ -240,3 +243,36 @@ def test_the_context_of_a_task_that_has_returned_can_do_nothing_more(flow: Flow)
     with pytest.raises(RunCancelledError, match="it has returned"):
         kept[0].set("a", 1)
     assert flow.context.to_dict() == {"keep": None}
+
+
+# ---------------------------------------------------------------- completions that share a commit
+
+
+@pytest.mark.parametrize("clock", [SystemClock, FakeClock])
+def test_a_completion_that_waits_for_others_is_committed_soon_though_none_comes(store: str, clock: type[Clock]):
+    """Its worker has gone on with a task that takes its time; the clock of the flow may stand still."""
+    began, go_on = threading.Event(), threading.Event()
+    with Flow(PoolExecutor(max_workers=1), store=store, clock=clock()) as flow:
+        flow.add_task("both", lambda ctx: TaskOutput(None, [NextTask("quick"), NextTask("slow")]))
+        flow.add_task("quick", lambda ctx: "done")
+        flow.add_task("slow", lambda ctx: began.set() or passes(go_on))
+        run = flow.start("both")
+        passes(began)
+
+        until(lambda: one(store, "SELECT status FROM tasks WHERE key = 'quick'") == "completed")
+        go_on.set()
+        run.result(20)
+
+
+def test_a_get_that_waits_for_a_completion_has_it_committed_at_once(store: str, monkeypatch: pytest.MonkeyPatch):
+    """It is not left to those that may come, nor to the pacer, nor to when what is open is recorded."""
+    for module, name in ((driver, "SECONDS"), (inbox, "SECONDS"), (driver, "FLUSH_SECONDS")):
+        monkeypatch.setattr(module, name, 3600.0)
+    began, go_on = threading.Event(), threading.Event()
+    with Flow(PoolExecutor(max_workers=2), store=store) as flow:
+        flow.add_task("all", lambda ctx: TaskOutput(None, [NextTask("asks"), NextTask("quick"), NextTask("slow")]))
+        flow.add_task("asks", lambda ctx: (passes(began), ctx.get("quick"), go_on.set())[1])
+        flow.add_task("quick", lambda ctx: "done")
+        flow.add_task("slow", lambda ctx: began.set() or passes(go_on))  # by the worker of the quick one, who left that waiting
+
+        assert flow.start("all").result(20)["asks"] == "done"
