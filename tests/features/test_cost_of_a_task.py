@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from liteflow import Context, Flow, NextTask, PoolExecutor, RetryPolicy, TaskOutput
+from liteflow.engine import driver, inbox
 from liteflow.model import Limits
+from liteflow.testing import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
 LENGTH = 50
+PARTS, TOGETHER, KEYS = 1_000, 50, 1_000
 OF_A_LINK = ["BEGIN", "SELECT writes", "INSERT writes", "UPDATE tasks", "INSERT tasks", "COMMIT"]
 BYTES = 600  # of rows and index entries
 
@@ -95,3 +98,88 @@ def test_a_task_leaves_few_bytes(store: str):
         database._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     assert (file.stat().st_size - before) / (10 * LENGTH) <= BYTES
+
+
+# ---------------------------------------------------------------- what many tasks share
+
+
+class Calls:
+    """The connection that writes, and what it is asked: of each commit the statements, each with the number of its rows."""
+
+    def __init__(self, flow: Flow) -> None:
+        database = flow._opened().services.database
+        self._connection = database._writing()
+        self.commits: list[list[tuple[str, int]]] = []
+        database._writer = self
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def execute(self, text: str, values: Sequence[object] = ()) -> object:
+        if text.startswith("BEGIN"):
+            self.commits.append([])
+        elif not text.startswith("PRAGMA"):
+            self.commits[-1].append((text, 1))
+        return self._connection.execute(text, values)
+
+    def executemany(self, text: str, rows: Iterable[Sequence[object]]) -> object:
+        listed = list(rows)
+        self.commits[-1].append((text, len(listed)))
+        return self._connection.executemany(text, listed)
+
+
+def commits_of_a_fan_out(store: str, workers: int) -> list[list[tuple[str, int]]]:
+    """Run a fan-out; return the calls of each transaction but that which starts it. No task is slow by a clock that stands."""
+    with Flow(PoolExecutor(max_workers=workers), store=store, clock=FakeClock()) as flow:
+        flow.add_task("fan", lambda ctx: TaskOutput(None, [NextTask("part", spawn_another=True)] * PARTS))
+        flow.add_task("part", lambda ctx: None)
+        calls = Calls(flow)
+        flow.run("fan")
+        return calls.commits[1:]
+
+
+def completions(commit: list[tuple[str, int]]) -> int:
+    return sum(rows for text, rows in commit if word(text) == "INSERT writes")
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_tasks_that_run_side_by_side_share_commits_of_few_statements(store: str, workers: int):
+    commits = commits_of_a_fan_out(store, workers)
+
+    print(f"{PARTS} parts on {workers}: {len(commits)} commits")  # noqa: T201 - the figure itself
+    assert len(commits) <= PARTS / 4  # how many depends on the clock on the wall: 20 to 50 are usual
+    assert sum(completions(commit) for commit in commits) == PARTS + 1
+    assert max(completions(commit) for commit in commits) <= TOGETHER
+    for commit in commits:
+        texts = [text for text, _ in commit]
+        assert len(texts) == len(set(texts)), "a statement was run more than once"
+        assert Counter(map(word, texts)) <= Counter([*OF_A_LINK, "UPDATE runs"])
+
+
+def test_one_worker_that_is_not_hurried_commits_50_tasks_at_a_time(store: str, monkeypatch: pytest.MonkeyPatch):
+    for module in (inbox, driver):
+        monkeypatch.setattr(module, "SECONDS", 3600.0)
+
+    assert [completions(commit) for commit in commits_of_a_fan_out(store, 1)] == [1] + [TOGETHER] * (PARTS // TOGETHER)
+
+
+def test_what_a_task_writes_is_inserted_once_as_it_stays(store: str):
+    with Flow(store=store, clock=FakeClock()) as flow:
+
+        @flow.task("write")
+        def write(ctx: Context):
+            for n in range(KEYS):
+                ctx.set(f"key-{n}", n)
+
+        statements: list[str] = []
+        connection = flow._opened().services.database._writing()
+        connection.set_trace_callback(statements.append)
+        run = flow.start("write")
+        run.result()
+        connection.set_trace_callback(None)
+        rows = connection.execute("SELECT status, count(*) FROM writes WHERE run_id = ? GROUP BY status", [run.id]).fetchall()
+
+    about_writes = Counter(word(statement) for statement in statements if "writes" in statement.split())
+    del about_writes["SELECT writes"]
+    assert about_writes == {"INSERT writes": KEYS + 1}
+    assert rows == [("committed", KEYS + 1)]
