@@ -184,7 +184,7 @@ class Run:
 
     @cached_property
     def _context_id(self) -> str:
-        return str(self._engine.run(self.id)["context_id"])
+        return self._driver.context_id if self._driver is not None else str(self._engine.run(self.id)["context_id"])
 
     def tasks(self) -> list[TaskRecord]:
         """Return one record a dispatch, in dispatch order."""

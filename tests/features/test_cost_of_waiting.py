@@ -30,14 +30,12 @@ SPAN, LOOKS = 0.5, 10  # seconds between two looks, and how often to look until 
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many threads of each kind LiteFlow has started since."""
+    """How many threads of each kind were started since."""
     kinds: Counter[str] = Counter()
     start = threading.Thread.start
 
     def counting(thread: threading.Thread) -> None:
-        kind = re.sub(r"^liteflow-\d+$", "worker", thread.name)
-        if kind == "worker" or kind.startswith("liteflow-"):
-            kinds[kind] += 1
+        kinds[re.sub(r"^liteflow-\d+$", "worker", thread.name)] += 1
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", counting)
