@@ -78,7 +78,7 @@ def commits_of_a_chain(flow: Flow, options: dict[str, object]) -> list[list[str]
 
 @pytest.mark.parametrize("options", [plain, with_retry, with_timeout, with_all_else])
 def test_what_a_chain_does_not_use_costs_it_no_statement(store: str, options: Callable[[Flow], dict[str, object]]):
-    with Flow(PoolExecutor(max_workers=1), store=store, limits=Limits()) as flow:
+    with Flow(PoolExecutor(max_workers=1), store=store, limits=Limits(), clock=FakeClock()) as flow:  # by which no task is slow
         commits = commits_of_a_chain(flow, options(flow))
 
     assert len(commits) == LENGTH + 2  # the start of the run, its first task, and a commit a link
@@ -129,8 +129,8 @@ class Calls:
 
 
 def commits_of_a_fan_out(store: str, workers: int) -> list[list[tuple[str, int]]]:
-    """Run a fan-out; return the calls of each transaction but that which starts it. No task is slow by a clock that stands."""
-    with Flow(PoolExecutor(max_workers=workers), store=store, clock=FakeClock()) as flow:
+    """Run a fan-out; return the calls of each transaction but that which starts it."""
+    with Flow(PoolExecutor(max_workers=workers), store=store, clock=FakeClock()) as flow:  # as above
         flow.add_task("fan", lambda ctx: TaskOutput(None, [NextTask("part", spawn_another=True)] * PARTS))
         flow.add_task("part", lambda ctx: None)
         calls = Calls(flow)
